@@ -1,0 +1,57 @@
+"""Documents: one row a document, as ingested; `clean` appends normalised text and measured columns and drops no row.
+
+    id                 binary(16)  blake2b-128(source sha256 ‖ decompressed offset ‖ ordinal)
+    lang               string      BCP-47 code: of the file, the record, or `und`
+    text               string      as read by `ingest`; NFC and cleaned after `clean`; lines are joined by \\n
+    source, url, licence, group    string; group is the alignment group (same value = translations of one text), null where there is none
+    offset             int64       byte offset in the decompressed source (row number in columnar files)
+    --- after clean, all integers so that no float decides a byte ---
+    characters, words, lines       int32
+    raw_characters                 int32, before cleaning
+    identified                     string, language that identification names, `und` if none
+    identified_score               int32, 1/10000
+    duplicate_line_share, duplicate_line_characters_share, top_2gram_share, letters_share, digits_share, symbol_word_ratio   int32, 1/10000
+    mean_word_length               int32, 1/100 characters
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.artifacts.artifact import Artifact
+
+MEASURES = (
+    "characters", "words", "lines", "duplicate_line_share", "duplicate_line_characters_share", "top_2gram_share", "letters_share", "digits_share",
+    "symbol_word_ratio", "mean_word_length",
+)  # fmt: skip
+
+
+def schema() -> Any:
+    """Arrow schema of ingested documents."""
+    import pyarrow as pa
+
+    return pa.schema(
+        [
+            pa.field("id", pa.binary(16), nullable=False),
+            pa.field("lang", pa.string(), nullable=False),
+            pa.field("text", pa.string(), nullable=False),
+            pa.field("source", pa.string(), nullable=False),
+            pa.field("offset", pa.int64(), nullable=False),
+            pa.field("url", pa.string()),
+            pa.field("licence", pa.string()),
+            pa.field("group", pa.string()),
+        ]
+    )
+
+
+def cleaned_schema() -> Any:
+    """Arrow schema of documents after `clean`."""
+    import pyarrow as pa
+
+    measured = [pa.field("raw_characters", pa.int32(), nullable=False)]
+    measured += [pa.field(name, pa.int32(), nullable=False) for name in MEASURES]
+    measured += [pa.field("identified", pa.string(), nullable=False), pa.field("identified_score", pa.int32(), nullable=False)]
+    return pa.schema([*schema(), *measured])
+
+
+DOCUMENTS = Artifact("documents", "text of documents, one row each", schema)

@@ -1,0 +1,30 @@
+"""Packing: an index from training rows to spans of the token shards; it holds no token. One file a (language, split).
+
+    spans   list<struct<shard: uint32, start: uint64, length: uint32>>   start counts tokens from the beginning of the shard's flat ids
+
+A row as trained is `<s> span </s> span </s> …`. `shard` counts in the order of `token_shards` in the schema's metadata (JSON: sha256 of each);
+the metadata also holds `lang`, `split` and `length` (tokens a row, special tokens included).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.artifacts.artifact import Artifact
+
+
+def schema() -> Any:
+    """Arrow schema of a packing."""
+    import pyarrow as pa
+
+    span = pa.struct(
+        [
+            pa.field("shard", pa.uint32(), nullable=False),
+            pa.field("start", pa.uint64(), nullable=False),
+            pa.field("length", pa.uint32(), nullable=False),
+        ]
+    )
+    return pa.schema([pa.field("spans", pa.list_(pa.field("item", span, nullable=False)), nullable=False)])
+
+
+PACKING = Artifact("packing", "which spans of tokens make a training row", schema)

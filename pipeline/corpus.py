@@ -1,0 +1,67 @@
+"""Documents ⋈ Decisions, and Bitext ⋈ Decisions: how every later stage reads the corpus.
+
+Shards of decisions are row-aligned with those of the text; ids are compared row by row, so a misalignment is an error, never a silent shift.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import IntegrityError
+from pipeline.manifest import Shard
+from pipeline.storage import Storage
+from pipeline.tables import rows
+from pipeline.units import Unit
+
+
+@dataclass(frozen=True)
+class Pairing:
+    """A shard of text and its shard of decisions."""
+
+    text: Shard
+    decisions: Shard
+
+    def plain(self) -> dict[str, Any]:
+        """As plain data, to be given to a worker."""
+        return {"text": self.text.plain(), "decisions": self.decisions.plain()}
+
+    def unit(self) -> Unit:
+        """The work unit that reads both."""
+        return Unit(f"{self.text.sha256}:{self.decisions.sha256}", self.plain(), self.text.bytes, f"shard {self.text.key[:12]}")
+
+
+def pair_up(text: tuple[Shard, ...], decisions: tuple[Shard, ...]) -> list[Pairing]:
+    """Shards of text that hold rows, each with its decisions.
+
+    Raises:
+        IntegrityError: the decisions are not those of this text.
+    """
+    held = [shard for shard in text if shard.rows]
+    if [shard.rows for shard in held] != [shard.rows for shard in decisions]:
+        raise IntegrityError("the decisions were made for another set of documents; run dedup again with --force dedup.")
+    return [Pairing(a, b) for a, b in zip(held, decisions, strict=True)]
+
+
+def decided(storage: Storage, argument: dict[str, Any], columns: tuple[str, ...] | None = None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Rows of text with their decisions, in order.
+
+    Raises:
+        IntegrityError: a row's ids differ.
+    """
+    text, decisions = Shard(**argument["text"]), Shard(**argument["decisions"])
+    given = rows(storage.local(text.path, text.sha256), columns)
+    made = rows(storage.local(decisions.path, decisions.sha256))
+    for row, decision in zip(given, made, strict=True):
+        if row["id"] != decision["id"]:
+            raise IntegrityError(f"{decisions.path}: its rows are not those of {text.path}", path=decisions.path)
+        yield row, decision
+
+
+def kept_text(text: str, dropped_lines: list[int]) -> str:
+    """The text of a kept document without its dropped lines."""
+    if not dropped_lines:
+        return text
+    gone = set(dropped_lines)
+    return "\n".join(line for number, line in enumerate(text.split("\n")) if number not in gone)

@@ -1,0 +1,55 @@
+"""Named places where a test may kill or pause the process, so that every commit border can be reached.
+
+`PIPELINE_FAILPOINT=shard.after_write:kill:3` sends SIGKILL to the process at its third passage of `shard.after_write`.
+Actions: `kill` (SIGKILL, the default), `stop` (SIGSTOP), `raise` (OSError: no space left). Several are joined by commas. With
+`PIPELINE_FAILPOINT_ONCE=<file>` the action happens in one process only: whoever creates the file.
+Without the variable a passage costs one dictionary look-up.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+
+_passages: dict[str, int] = {}
+
+
+def failpoint(name: str) -> None:
+    """Pass the place `name`; does nothing unless the environment asks for it.
+
+    Raises:
+        OSError: ENOSPC, when the action is `raise`.
+    """
+    wanted = os.environ.get("PIPELINE_FAILPOINT")
+    if not wanted:
+        return
+    _passages[name] = _passages.get(name, 0) + 1
+    for item in wanted.split(","):
+        given = item.split(":")
+        place, action, count = (*given, *("kill", "1")[len(given) - 1 :])
+        if place == name and _passages[name] == int(count) and _first():
+            _act(action, name)
+
+
+def _first() -> bool:
+    once = os.environ.get("PIPELINE_FAILPOINT_ONCE")
+    if not once:
+        return True
+    try:
+        with Path(once).open("x"):
+            return True
+    except FileExistsError:
+        return False
+
+
+def _act(action: str, name: str) -> None:
+    if action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif action == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif action == "raise":
+        raise OSError(errno.ENOSPC, f"no space left on device (failpoint {name})")
+    else:
+        raise ValueError(f"PIPELINE_FAILPOINT action {action!r}: allowed are kill, stop, raise")

@@ -1,0 +1,61 @@
+"""Peak memory of this process and all below it: proportional set size (PSS), summed, sampled each second."""
+
+from __future__ import annotations
+
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+EVERY_S = 1.0
+
+
+def tree_pss_bytes(root: Any) -> int:
+    """PSS of a `psutil.Process` and all its descendants, in bytes; a process that ends meanwhile counts as 0."""
+    import psutil
+
+    total = 0
+    try:
+        processes = [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return 0
+    for process in processes:
+        try:
+            total += int(process.memory_full_info().pss)
+        except psutil.Error:
+            continue
+    return total
+
+
+class Footprint:
+    """Samples in a thread; `peak_bytes` in all and `mark` for the peak since the last mark. Use as a context manager."""
+
+    def __init__(self) -> None:
+        self.peak_bytes = 0
+        self._since_mark = 0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="footprint", daemon=True)
+
+    def __enter__(self) -> Footprint:
+        self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def mark(self) -> int:
+        """Peak in bytes since the last call."""
+        peak, self._since_mark = self._since_mark, 0
+        return peak
+
+    def _run(self) -> None:
+        import psutil
+
+        root = psutil.Process()
+        while not self._stop.is_set():
+            started_at_s = time.monotonic()
+            now = tree_pss_bytes(root)
+            self.peak_bytes = max(self.peak_bytes, now)
+            self._since_mark = max(self._since_mark, now)
+            self._stop.wait(max(0.0, EVERY_S - (time.monotonic() - started_at_s)))

@@ -1,0 +1,2 @@
+"""temporary"""
+def lines(graph): return []

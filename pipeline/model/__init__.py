@@ -1,0 +1,1 @@
+"""Models: sizes, building from a configuration, heads and losses, export."""

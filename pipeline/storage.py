@@ -1,0 +1,442 @@
+"""The only door to fsspec: atomic publish, checksums, listing of sources.
+
+A *storage root* is a folder or an fsspec URL; everything below it is named by relative paths with `/`. Publishing a file: write to
+`tmp/<attempt>/`, flush and fsync, sha256, rename, fsync of the folder. On an object store the final key is written
+once, and only the manifest that names it makes it visible. Sources (inputs that others own) are listed with a *token* (size and mtime, or etag),
+under which their sha256 is cached: a changed token means rehash, never rerun by itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+from urllib.parse import unquote, urlsplit, urlunsplit
+
+from pipeline.errors import ConfigError, IntegrityError, MissingSourceError, PreflightError
+from pipeline.failpoint import failpoint
+
+_CHUNK = 1 << 20
+_VERIFIED: set[tuple[str, str, int, int]] = set()
+"""Files that this process has hashed: verified once, at the first read."""
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published file: path relative to the storage root, sha256 in hex, size in bytes."""
+
+    path: str
+    sha256: str
+    bytes: int
+
+
+def canonical(value: Any) -> bytes:
+    """The one JSON form of plain data: sorted keys, no spaces, UTF-8; what every digest is taken over."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8", "surrogatepass")
+
+
+def digest(value: Any) -> str:
+    """sha256 (hex) of the canonical JSON of plain data."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def file_sha256(path: Path) -> str:
+    """sha256 (hex) of a local file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def without_userinfo(url: str) -> str:
+    """The URL without user and password, fit for a log."""
+    if "://" not in url:
+        return url
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
+def _fsync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """A storage root. Local roots are absolute paths; others are fsspec URLs, whose files are cached under `cache`."""
+
+    root: str
+    cache: str = ""
+    attempt: str = "adhoc"
+
+    @classmethod
+    def at(cls, root: str, attempt: str = "adhoc") -> Storage:
+        """The storage at a folder or URL.
+
+        Raises:
+            ConfigError: the URL's scheme is not known to fsspec, or the library for it is not installed.
+        """
+        if "://" not in root:
+            return cls(str(Path(root).expanduser().absolute()), "", attempt)
+        cache = Path.home() / ".cache" / "xlm-pipeline" / digest(root)[:16]
+        storage = cls(root.rstrip("/"), str(cache), attempt)
+        try:
+            storage._filesystem()
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"storage {without_userinfo(root)}: {error}") from None
+        return storage
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the root is a folder of this machine (or of a shared file system)."""
+        return "://" not in self.root
+
+    def _filesystem(self) -> Any:
+        import fsspec
+
+        return fsspec.core.url_to_fs(self.root)[0]
+
+    def _remote(self, path: str) -> str:
+        import fsspec
+
+        return str(fsspec.core.url_to_fs(self.root)[1]).rstrip("/") + "/" + path
+
+    def url(self, path: str) -> str:
+        """The full name of a file below the root."""
+        return f"{self.root}/{path}"
+
+    def prepare(self) -> None:
+        """Make the root and check that it can be written.
+
+        Raises:
+            PreflightError: it cannot be made or written; the message says why and what to do.
+        """
+        if not self.is_local:
+            return
+        probe = Path(self.root) / f"tmp.probe-{uuid.uuid4().hex[:8]}"
+        try:
+            Path(self.root).mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"x" * 4096)
+            probe.unlink()
+        except OSError as error:
+            raise PreflightError(
+                f"storage {self.root} cannot be written: {error.strerror}. Give another folder (storage=/data/xlm) or mend its permissions."
+            ) from None
+        free = shutil.disk_usage(self.root).free
+        if free < 64 << 20:
+            raise PreflightError(f"storage {self.root} has {free >> 20} MiB free; at least 64 MiB are needed to start. Free some space.")
+
+    def exists(self, path: str) -> bool:
+        """Whether the file or folder is there."""
+        if self.is_local:
+            return (Path(self.root) / path).exists()
+        return bool(self._filesystem().exists(self._remote(path)))
+
+    def size(self, path: str) -> int | None:
+        """Size in bytes, or None where there is no such file."""
+        if self.is_local:
+            try:
+                return (Path(self.root) / path).stat().st_size
+            except (FileNotFoundError, NotADirectoryError):
+                return None
+        try:
+            return int(self._filesystem().size(self._remote(path)))
+        except FileNotFoundError:
+            return None
+
+    def read(self, path: str) -> bytes:
+        """All bytes of a file.
+
+        Raises:
+            FileNotFoundError: there is none.
+        """
+        if self.is_local:
+            return (Path(self.root) / path).read_bytes()
+        return bytes(self._filesystem().cat_file(self._remote(path)))
+
+    def read_json(self, path: str) -> Any:
+        """A JSON file as plain data, or None where there is none.
+
+        Raises:
+            IntegrityError: the file is not JSON.
+        """
+        try:
+            raw = self.read(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            return json.loads(raw)
+        except ValueError:
+            raise IntegrityError(f"{self.url(path)}: damaged: not JSON. Remove it and run again; what depends on it is made anew.") from None
+
+    def list(self, path: str) -> list[str]:
+        """Paths of all files below a folder, sorted; temporary ones included."""
+        if self.is_local:
+            base = Path(self.root) / path
+            return sorted(str(found.relative_to(self.root)) for found in base.rglob("*") if found.is_file())
+        prefix = self._remote("")
+        try:
+            found = self._filesystem().find(self._remote(path))
+        except FileNotFoundError:
+            return []
+        return sorted(str(name)[len(prefix) :] for name in found)
+
+    def remove(self, path: str) -> None:
+        """Remove a file or a folder with all in it; nothing happens where there is none."""
+        if self.is_local:
+            target = Path(self.root) / path
+            if target.is_dir() and not target.is_symlink():
+                shutil.rmtree(target, ignore_errors=False)
+            else:
+                target.unlink(missing_ok=True)
+            return
+        filesystem = self._filesystem()
+        if filesystem.exists(self._remote(path)):
+            filesystem.rm(self._remote(path), recursive=True)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[Path]:
+        """A local temporary file that is published at `path` when the block ends without an error; see `publish`."""
+        temporary = self.temporary()
+        try:
+            yield temporary
+            self.publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def temporary(self) -> Path:
+        """The name of a new local file in this attempt's folder, on the same file system as the root (remote: in the cache)."""
+        folder = Path(self.root if self.is_local else self.cache) / "tmp" / self.attempt
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"tmp.{uuid.uuid4().hex}"
+
+    def publish(self, temporary: Path, path: str) -> Published:
+        """Publish a written local file at `path`: fsync, sha256, rename, fsync of the folder.
+
+        Raises:
+            OSError: the disk is full or cannot be written.
+        """
+        failpoint("publish.before_sync")
+        with temporary.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        sha256, size = file_sha256(temporary), temporary.stat().st_size
+        failpoint("publish.before_rename")
+        if self.is_local:
+            target = Path(self.root) / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            temporary.replace(target)
+            _fsync_folder(target.parent)
+        else:
+            filesystem = self._filesystem()
+            filesystem.makedirs(self._remote(path).rsplit("/", 1)[0], exist_ok=True)
+            filesystem.put_file(str(temporary), self._remote(path))
+            temporary.unlink(missing_ok=True)
+        failpoint("publish.after_rename")
+        return Published(path, sha256, size)
+
+    def write(self, path: str, data: bytes) -> Published:
+        """Publish bytes at `path`."""
+        temporary = self.temporary()
+        try:
+            temporary.write_bytes(data)
+            return self.publish(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def write_json(self, path: str, value: Any) -> Published:
+        """Publish plain data at `path` as canonical JSON with a final newline."""
+        return self.write(path, canonical(value) + b"\n")
+
+    def local(self, path: str, sha256: str | None = None) -> Path:
+        """A local path holding the file: itself, or a verified copy in the cache.
+
+        Raises:
+            IntegrityError: the bytes are not those of `sha256`, or the file is missing.
+        """
+        if self.is_local:
+            target = Path(self.root) / path
+        else:
+            target = Path(self.cache) / path
+            if not target.exists() or (sha256 and file_sha256(target) != sha256):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                temporary = target.parent / f"tmp.{uuid.uuid4().hex}"
+                self._filesystem().get_file(self._remote(path), str(temporary))
+                temporary.replace(target)
+        if sha256 is not None:
+            verify(target, sha256)
+        return target
+
+
+def verify(path: Path, sha256: str) -> None:
+    """Check a local file against its recorded digest.
+
+    Raises:
+        IntegrityError: it is missing or differs; the message names it.
+    """
+    try:
+        status = path.stat()
+        seen = (str(path), sha256, status.st_size, status.st_mtime_ns)
+        if seen in _VERIFIED:
+            return
+        found = file_sha256(path)
+    except OSError as error:
+        raise IntegrityError(f"{path}: {os.strerror(error.errno or errno.EIO)}; it is recorded with sha256 {sha256[:12]}…", path=str(path)) from None
+    if found != sha256:
+        raise IntegrityError(f"{path}: damaged: sha256 {found[:12]}…, recorded {sha256[:12]}…", path=str(path))
+    _VERIFIED.add(seen)
+
+
+# ---------------------------------------------------------------- sources
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file that others own. `name` is stable under a move of the root: the part of the path that the pattern matched."""
+
+    url: str
+    name: str
+    lang: str | None
+    size: int
+    token: str
+
+
+def pattern_for(path: str, spelling: str | None) -> str:
+    """`path` with `{lang}` replaced by one spelling of a language code."""
+    return path if spelling is None else path.replace("{lang}", spelling)
+
+
+def list_sources(path: str, spellings: dict[str, tuple[str, ...]]) -> list[Source]:
+    """Files matched by a path, glob or fsspec URL, in the order of (name, lang).
+
+    Where `path` holds `{lang}`, `spellings` gives for each language the codes it may be written as; the first spelling with a match is taken.
+
+    Raises:
+        MissingSourceError: the place cannot be reached, or a name leaves its folder.
+    """
+    found: list[Source] = []
+    fixed = len(_fixed_root(path))
+    if "{lang}" in path:
+        for lang, codes in spellings.items():
+            for code in codes:
+                matched = _glob(pattern_for(path, code), lang, fixed)
+                if matched:
+                    found.extend(matched)
+                    break
+    else:
+        found = _glob(path, None, fixed)
+    return sorted(found, key=lambda source: (source.name, source.lang or ""))
+
+
+def _fixed_root(path: str) -> str:
+    """The leading folders of a pattern that hold no wildcard."""
+    plain = re.split(r"[*?\[{]", path, maxsplit=1)[0]
+    return plain.rpartition("/")[0] + "/" if "/" in plain else ""
+
+
+def _glob(pattern: str, lang: str | None, fixed: int) -> list[Source]:
+    if "\0" in unquote(pattern):
+        raise MissingSourceError(f"source {pattern!r}: a NUL byte in a path is refused.")
+    if "://" not in pattern and "::" not in pattern:
+        return _glob_local(pattern, lang, fixed)
+    import fsspec
+
+    shown = without_userinfo(pattern)
+    try:
+        filesystem, inner = fsspec.core.url_to_fs(pattern)
+        names = filesystem.glob(inner, detail=True) if any(c in inner for c in "*?[") else {inner: filesystem.info(inner)}
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, ImportError) as error:
+        raise MissingSourceError(f"source {shown}: cannot be listed: {type(error).__name__}: {error}") from None
+    prefix = pattern[: len(pattern) - len(inner)] if pattern.endswith(inner) else ""
+    found = []
+    for name, info in sorted(names.items()):
+        if info.get("type") == "directory":
+            continue
+        token = digest([str(info.get(k)) for k in ("ETag", "etag", "generation", "mtime", "LastModified", "size")])
+        url = prefix + name if prefix else str(filesystem.unstrip_protocol(name))
+        found.append(Source(url, url[fixed:] or url, lang, int(info.get("size") or 0), token))
+    return found
+
+
+def _glob_local(pattern: str, lang: str | None, fixed: int) -> list[Source]:
+    import glob
+
+    wild = any(c in pattern for c in "*?[")
+    names = sorted(glob.glob(pattern, recursive=True)) if wild else [pattern]
+    found = []
+    for name in names:
+        try:
+            status = Path(name).stat()
+        except OSError:
+            continue
+        if Path(name).is_dir():
+            continue
+        found.append(Source(name, name[fixed:], lang, status.st_size, f"{status.st_size}-{status.st_mtime_ns}"))
+    return found
+
+
+def open_source(url: str) -> BinaryIO:
+    """Open a source for reading bytes, undecoded.
+
+    Raises:
+        MissingSourceError: it cannot be opened.
+    """
+    try:
+        if "://" not in url and "::" not in url:
+            return Path(url).open("rb")
+        import fsspec
+
+        opened: BinaryIO = fsspec.open(url, "rb").open()
+        return opened
+    except OSError as error:
+        raise MissingSourceError(f"source {without_userinfo(url)}: cannot be read: {error.strerror or error}") from None
+
+
+def source_digests(storage: Storage, sources: list[Source], *, remember: bool) -> dict[str, str]:
+    """sha256 of each source by URL, hashed only where the listing token is new.
+
+    With `remember` false nothing is written (`plan`).
+
+    Raises:
+        MissingSourceError: a source cannot be read.
+    """
+    digests: dict[str, str] = {}
+    for book, group in _books(sources).items():
+        known = storage.read_json(book) or {}
+        changed = False
+        for source in group:
+            entry = known.get(source.url)
+            if entry is None or entry["token"] != source.token:
+                with open_source(source.url) as stream:
+                    value = hashlib.sha256()
+                    while chunk := stream.read(_CHUNK):
+                        value.update(chunk)
+                entry = {"token": source.token, "sha256": value.hexdigest()}
+                known[source.url] = entry
+                changed = True
+            digests[source.url] = entry["sha256"]
+        if changed and remember:
+            storage.write_json(book, known)
+    return digests
+
+
+def _books(sources: list[Source]) -> dict[str, list[Source]]:
+    """Sources grouped by the cache file that remembers their digests: one a folder."""
+    books: dict[str, list[Source]] = {}
+    for source in sources:
+        folder = source.url.rpartition("/")[0]
+        books.setdefault(f"sources/digests/{digest(folder)[:32]}.json", []).append(source)
+    return books
+
+

@@ -1,0 +1,98 @@
+"""Arrow files: written batch by batch, read memory-mapped; the same rows give the same bytes.
+
+Readers are the schemas of `pipeline.artifacts`. Files are Arrow IPC without compression unless told otherwise, so that they can be mapped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from pipeline.errors import IntegrityError
+
+ROWS_PER_BATCH = 4096
+
+
+class TableWriter:
+    """Collects rows (mappings of plain values) or whole batches and writes them in batches of a fixed number of rows."""
+
+    def __init__(self, writer: Any, schema: pa.Schema, rows_per_batch: int = ROWS_PER_BATCH) -> None:
+        self._writer, self._schema, self._rows_per_batch = writer, schema, rows_per_batch
+        self._columns: dict[str, list[Any]] = {name: [] for name in schema.names}
+        self._waiting = 0
+        self.rows = 0
+
+    def row(self, values: Mapping[str, Any]) -> None:
+        """Add a row; a column left out is null."""
+        for name, column in self._columns.items():
+            column.append(values.get(name))
+        self._waiting += 1
+        self.rows += 1
+        if self._waiting >= self._rows_per_batch:
+            self.flush()
+
+    def batch(self, columns: Mapping[str, Any] | pa.RecordBatch | pa.Table) -> None:
+        """Add many rows at once."""
+        self.flush()
+        table = pa.table(dict(columns), schema=self._schema) if isinstance(columns, Mapping) else columns
+        table = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
+        for piece in table.combine_chunks().to_batches(max_chunksize=ROWS_PER_BATCH):
+            self._writer.write_batch(piece)
+        self.rows += table.num_rows
+
+    def partition(self, columns: Mapping[str, Any]) -> None:
+        """Add one record batch as it is, even if empty: batch p of the file is partition p."""
+        self.flush()
+        batch = pa.record_batch([pa.array(columns[f.name], type=f.type) for f in self._schema], schema=self._schema)
+        self._writer.write_batch(batch)
+        self.rows += batch.num_rows
+
+    def flush(self) -> None:
+        """Write what is waiting."""
+        if self._waiting:
+            arrays = [pa.array(self._columns[f.name], type=f.type) for f in self._schema]
+            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+            self._columns = {name: [] for name in self._schema.names}
+            self._waiting = 0
+
+
+@contextmanager
+def write_table(path: Path, schema: pa.Schema, *, compression: str | None = None, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[TableWriter]:
+    """Write an Arrow IPC file at a local path."""
+    options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:
+        table = TableWriter(writer, schema, rows_per_batch)
+        yield table
+        table.flush()
+
+
+def open_file(path: Path) -> pa.ipc.RecordBatchFileReader:
+    """A memory-mapped reader of an Arrow IPC file.
+
+    Raises:
+        IntegrityError: it is not one, or is cut short.
+    """
+    try:
+        return pa.ipc.open_file(pa.memory_map(str(path), "r"))
+    except (pa.ArrowInvalid, OSError) as error:
+        raise IntegrityError(f"{path}: not a whole Arrow file: {error}", path=str(path)) from None
+
+
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A whole file as a table over mapped memory."""
+    table = open_file(path).read_all()
+    return table.select(list(columns)) if columns is not None else table
+
+
+def rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
+    """Rows as plain values, a batch at a time."""
+    reader = open_file(path)
+    for index in range(reader.num_record_batches):
+        batch = reader.get_batch(index)
+        if columns is not None:
+            batch = batch.select(list(columns))
+        yield from batch.to_pylist()

@@ -1,0 +1,1 @@
+"""Text: languages, normalise, characters, words, hashing, identify, measures, sentences, packing, tokenizer (door to sentencepiece)."""

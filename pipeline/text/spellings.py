@@ -1,0 +1,20 @@
+"""The ways in which a language's code may be spelt in a path: what `{lang}` stands for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pipeline.text.languages import lookup
+
+
+def spellings(code: str) -> tuple[str, ...]:
+    """Spellings of a canonical code, the likeliest first: itself, the UDHR's file name, ISO 639-3, aliases; each also with `_` for `-`."""
+    language = lookup(code)
+    forms = [language.code, *([language.udhr] if language.udhr else []), language.iso639_3, *language.aliases]
+    varied = [variant for form in forms for variant in (form, form.replace("-", "_"))]
+    return tuple(dict.fromkeys(varied))
+
+
+def spelling_table(codes: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The spellings of several languages, by canonical code."""
+    return {code: spellings(code) for code in codes}

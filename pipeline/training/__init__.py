@@ -1,0 +1,1 @@
+"""Training: the data plan, batches, objectives, schedule, loop and checkpoint."""

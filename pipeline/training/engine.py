@@ -1,0 +1,429 @@
+"""The only door to DeepSpeed: a module goes in; backward, step and the full float32 state come out.
+
+    start:     module -> process group (the gang's, or one of our own for a single process) -> deepspeed.initialize
+    backward:  Σ weight · nll of one micro-batch / weight of the whole step  × ranks   (DeepSpeed divides by ranks)
+    step:      reduced gradients -> norm -> clip -> AdamW at the given rate
+    state:     per parameter the float32 master weight and both Adam moments, whole, on every rank
+
+So loss and gradient norm depend on neither ranks nor accumulation nor ZeRO stage. DeepSpeed's own division by the
+accumulation is switched off (`scale_wrt_gas=False`): micro-batches hold unequal numbers of masked positions.
+
+Where the float32 weights live (read in deepspeed 0.19.8):
+
+    stage 0, fp32   the parameters themselves
+    stage 0, bf16   the parameters themselves, under autocast: DeepSpeed's own bfloat16 at stage 0 adds up the
+                    gradients of the micro-batches in bfloat16; this costs the same memory and does not
+    stage 1, bf16   BF16_Optimizer.fp32_groups_flat_partition
+    stage 1, 2      single_partition_of_fp32_groups
+    stage 3         fp32_partitioned_groups_flat, by parameter in equal parts, the last one padded
+
+The Adam moments are created at the start, as zeros: DeepSpeed would do so at its first step, too late for a
+checkpoint to be loaded into them. Nothing is compiled: PyTorch's own AdamW, and no shared-memory operator.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import logging
+import math
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pipeline.errors import ConfigError, StageError
+
+MOMENTS = ("exp_avg", "exp_avg_sq")
+"""Adam's state by the names PyTorch and DeepSpeed give it."""
+
+_BUCKET_ELEMENTS = 1 << 25
+"""Gradients reduced at a time, 128 MiB in float32."""
+
+
+class Gang(Protocol):
+    """One rank of the processes that train together, as the launcher hands it over."""
+
+    @property
+    def rank(self) -> int:
+        """Of this process, from 0."""
+
+    @property
+    def world_size(self) -> int:
+        """Processes in all."""
+
+    @property
+    def local_rank(self) -> int:
+        """Of this process on its host, from 0."""
+
+    def checkpointed(self) -> None:
+        """Called by every rank after each checkpoint is complete; may be a barrier."""
+
+    def preempted(self) -> bool:
+        """Whether this process was told that its machine goes away; called by every rank equally often."""
+
+
+@dataclass(frozen=True)
+class Alone:
+    """The gang of a single process that nothing launched."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    def checkpointed(self) -> None:
+        """Nobody waits for it."""
+
+    def preempted(self) -> bool:
+        """Never told."""
+        return False
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What the engine needs to know of a run."""
+
+    zero: int
+    """ZeRO stage, 0 to 3."""
+    offload: bool
+    """Optimizer state and its arithmetic on the CPU; needs stage 1 to 3."""
+    precision: str
+    """"fp32" or "bf16", resolved."""
+    micro_batch: int
+    """Sequences per rank and forward pass."""
+    accumulation: int
+    """Micro-batches per rank and step."""
+    learning_rate: float
+    """Peak rate; each step says its own."""
+    betas: tuple[float, float]
+    """Decay of Adam's moments."""
+    eps: float
+    """Adam's ε."""
+    weight_decay: float
+    """Decoupled decay; none for biases and layer norms."""
+    clip: float
+    """Largest gradient norm; 0 for no clipping."""
+    extra: Mapping[str, Any] = field(default_factory=dict)
+    """The user's own DeepSpeed settings, below ours."""
+
+
+_OWNED: dict[str, str] = {
+    "train_batch_size": "global_batch",
+    "train_micro_batch_size_per_gpu": "micro_batch",
+    "gradient_accumulation_steps": "global_batch and micro_batch",
+    "optimizer": "learning_rate, betas, eps and weight_decay",
+    "scheduler": "schedule and warmup_steps",
+    "gradient_clipping": "clip",
+    "fp16": "precision",
+    "bf16": "precision",
+    "torch_autocast": "precision",
+    "amp": "precision",
+    "data_types": "precision",
+    "zero_optimization.stage": "zero",
+    "zero_optimization.offload_optimizer": "offload",
+    "zero_optimization.offload_param": "offload",
+    "gradient_allreduce_op": "nothing: the loss is already that of the global batch",
+    "managed_gradient_accumulation": "global_batch and micro_batch",
+    "tensor_parallel": "nothing: ranks are data-parallel here",
+    "sequence_parallel_size": "nothing: ranks are data-parallel here",
+    "pipeline": "nothing: ranks are data-parallel here",
+}
+"""DeepSpeed's keys that this program sets itself, and the setting that governs each."""
+
+
+def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
+    """The configuration for `deepspeed.initialize`: our tunables < the user's < what the settings say.
+
+    Raises:
+        ConfigError: a stage that does not exist, offload at stage 0, or a user's key that would hide one of ours.
+    """
+    if settings.zero not in (0, 1, 2, 3):
+        raise ConfigError(f"zero: stage {settings.zero} does not exist; allowed: 0, 1, 2, 3")
+    if settings.offload and settings.zero == 0:
+        raise ConfigError("offload: true needs partitioned optimizer state; set zero to 1, 2 or 3")
+    if settings.precision not in ("fp32", "bf16"):
+        raise ConfigError(f"precision: {settings.precision!r} is not resolved; allowed here: fp32, bf16")
+    for path, governed_by in _OWNED.items():
+        if _has_path(settings.extra, path):
+            raise ConfigError(f"deepspeed.{path}: set by this program from {governed_by}; remove it from deepspeed")
+    tunable: dict[str, Any] = {
+        "steps_per_print": None,
+        "communication_data_type": "fp32",
+        "zero_optimization": {
+            "overlap_comm": False,
+            "contiguous_gradients": True,
+            "reduce_bucket_size": _BUCKET_ELEMENTS,
+            "allgather_bucket_size": _BUCKET_ELEMENTS,
+        },
+    }
+    adam = {
+        "lr": settings.learning_rate,
+        "betas": list(settings.betas),
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+        "torch_adam": True,
+        "fused": True,  # one pass over the memory instead of ten; the same formula
+    }
+    owned: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": settings.micro_batch,
+        "gradient_accumulation_steps": settings.accumulation,
+        "optimizer": {"type": "AdamW", "params": adam},
+        # At stage 0 the engine below clips, since DeepSpeed then keeps the norm to itself.
+        "gradient_clipping": settings.clip if settings.zero else 0.0,
+        "zero_optimization": {"stage": settings.zero},
+    }
+    if settings.precision == "bf16" and settings.zero:
+        owned["bf16"] = {"enabled": True}
+        owned["data_types"] = {"grad_accum_dtype": "fp32"}
+    elif settings.precision == "bf16":
+        owned["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    if settings.offload:
+        owned["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    return _merged(_merged(tunable, settings.extra), owned)
+
+
+def _has_path(mapping: Mapping[str, Any], path: str) -> bool:
+    head, _, rest = path.partition(".")
+    if head not in mapping:
+        return False
+    return not rest or (isinstance(mapping[head], Mapping) and _has_path(mapping[head], rest))
+
+
+def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    merged = copy.deepcopy(dict(below))
+    for key, value in above.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = _merged(merged[key], value) if both else copy.deepcopy(value)
+    return merged
+
+
+def decays(name: str, parameter: torch.Tensor) -> bool:
+    """Whether weight decay applies: to matrices and embeddings, never to biases and layer norms."""
+    return parameter.ndim >= 2 and not name.endswith("bias")
+
+
+def training_device(gang: Gang) -> torch.device:
+    """The GPU of this rank, or the CPU where there is none."""
+    return torch.device("cuda", gang.local_rank) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_deepspeed() -> Any:
+    """DeepSpeed, imported once, told of the device first and kept from talking and compiling."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # Old names of collectives, called at each step; DeepSpeed's to change.
+    warnings.filterwarnings("ignore", message=r"`torch\.distributed\.\w+` is deprecated", category=FutureWarning)
+    import deepspeed
+    import deepspeed.ops
+
+    logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+    # Would be compiled for a minute or two at the first start; it helps inference only.
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    return deepspeed
+
+
+class Engine:
+    """A module under DeepSpeed. Made by `Engine.start`; every method is called by all ranks in the same order.
+
+    `module` is what to call for a forward pass; `client` is the module that was handed in; `device` is where
+    batches belong.
+    """
+
+    def __init__(self, deepspeed: Any, engine: Any, client: nn.Module, settings: EngineSettings, gang: Gang, *, owns_group: bool) -> None:
+        self._deepspeed = deepspeed
+        self._engine = engine
+        self._owns_group = owns_group
+        self._grad_norm = float("nan")
+        self._parameters = {name: parameter for name, parameter in client.named_parameters() if parameter.requires_grad}
+        self.client = client
+        self.settings = settings
+        self.gang = gang
+        self.device: torch.device = engine.device
+
+    @classmethod
+    def start(cls, module: nn.Module, settings: EngineSettings, gang: Gang) -> Engine:
+        """Put `module` under DeepSpeed; uses the process group there is, or makes one for a single process.
+
+        Raises:
+            ConfigError: see `deepspeed_config`.
+            StageError: several ranks, but nobody has joined them.
+        """
+        config = deepspeed_config(settings)
+        deepspeed = load_deepspeed()
+        owns_group = False
+        if not dist.is_initialized():
+            if gang.world_size != 1:
+                raise StageError(f"training: rank {gang.rank} of {gang.world_size} has no process group; start the ranks through the gang")
+            backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+            dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)
+            owns_group = True
+        # DeepSpeed reads its place from the environment even when the group exists already.
+        os.environ["LOCAL_RANK"] = str(gang.local_rank)
+        os.environ["RANK"] = str(gang.rank)
+        os.environ["WORLD_SIZE"] = str(gang.world_size)
+        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+        groups = [
+            {"params": [p for n, p in named if decays(n, p)], "weight_decay": settings.weight_decay},
+            {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
+        ]
+        with contextlib.redirect_stdout(io.StringIO()):  # memory figures that no setting turns off
+            engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=config, dist_init_required=False)
+        started = cls(deepspeed, engine, module, settings, gang, owns_group=owns_group)
+        started._create_moments()
+        return started
+
+    @property
+    def module(self) -> nn.Module:
+        """Call this for a forward pass."""
+        return self._engine  # type: ignore[no-any-return]
+
+    @property
+    def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
+        """Trainable parameters by name, each once, with their whole shape."""
+        return {name: tuple(getattr(parameter, "ds_shape", parameter.shape)) for name, parameter in self._parameters.items()}
+
+    def backward(self, loss: torch.Tensor, *, last: bool) -> None:
+        """Add the gradient of one micro-batch.
+
+        Args:
+            loss: Σ weight · nll of this rank's micro-batch divided by the weight of the whole global batch.
+            last: whether it is the last of this step: then the ranks' gradients are added up.
+        """
+        self._engine.set_gradient_accumulation_boundary(last)
+        self._engine.backward(loss * self.gang.world_size, scale_wrt_gas=False)
+
+    def step(self, learning_rate: float) -> None:
+        """One update at `learning_rate`; not made where the gradient is not finite, see `grad_norm`."""
+        for group in self._engine.basic_optimizer.param_groups:
+            group["lr"] = learning_rate
+        if self.settings.zero == 0:
+            self._grad_norm = self._clip()
+            if not math.isfinite(self._grad_norm):
+                self._engine.zero_grad()
+                return
+        self._engine.step()
+        if self.settings.zero:
+            norm = self._engine.get_global_grad_norm()
+            # DeepSpeed says −1 for a norm that is not a number.
+            self._grad_norm = float("nan") if norm is None or float(norm) < 0 else float(norm)
+
+    def grad_norm(self) -> float:
+        """Norm of the whole gradient of the last step, before clipping; not finite if that step was not made."""
+        return self._grad_norm
+
+    def _clip(self) -> float:
+        gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
+        norms = torch.stack(torch._foreach_norm(gradients)).double()
+        norm = float(norms.square().sum().sqrt())
+        if self.settings.clip and norm + 1e-6 > self.settings.clip:
+            torch._foreach_mul_(gradients, self.settings.clip / (norm + 1e-6))
+        return norm
+
+    # The float32 state, read and written parameter by parameter.
+
+    def _flat_weights(self) -> list[torch.Tensor]:
+        """The tensors that AdamW updates, under whatever name this stage keeps them."""
+        optimizer = self._engine.optimizer
+        if self.settings.zero == 0:
+            return list(self._parameters.values())
+        for name in ("fp32_partitioned_groups_flat", "fp32_groups_flat_partition", "single_partition_of_fp32_groups"):
+            if hasattr(optimizer, name):
+                return list(getattr(optimizer, name))
+        raise StageError(f"training: {type(optimizer).__name__} keeps its float32 weights in an unknown place; use deepspeed 0.19.8 and on")
+
+    def _create_moments(self) -> None:
+        optimizer = self._engine.basic_optimizer
+        for weight in self._flat_weights():
+            optimizer.state[weight] = {
+                "step": torch.zeros((), dtype=torch.float32, device=weight.device),
+                **{name: torch.zeros_like(weight, requires_grad=False) for name in MOMENTS},
+            }
+        if self.settings.zero in (1, 2):
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def read_state(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
+        """(name, {"weight", "exp_avg", "exp_avg_sq"}) of each parameter, whole, float32, on every rank; collective.
+
+        The tensors may be the live ones: copy what outlives the next item.
+        """
+        from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
+
+        for name, parameter in self._parameters.items():
+            if self.settings.zero == 0:
+                state = self._engine.basic_optimizer.state[parameter]
+                yield name, {"weight": parameter.detach(), **{moment: state[moment] for moment in MOMENTS}}
+            else:
+                moments = {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
+                yield name, {"weight": safe_get_full_fp32_param(parameter), **moments}
+
+    @torch.no_grad()
+    def write_state(self, state: Iterator[tuple[str, dict[str, torch.Tensor]]], step: int) -> None:
+        """Replace weights and moments, and Adam's count of updates; every rank passes the same; collective.
+
+        Args:
+            state: as `read_state` gives it, in any order, each parameter once.
+            step: updates made so far.
+        """
+        for name, values in state:
+            parameter = self._parameters[name]
+            if self.settings.zero == 0:
+                parameter.copy_(values["weight"])
+                for moment in MOMENTS:
+                    self._engine.basic_optimizer.state[parameter][moment].copy_(values[moment])
+            elif self.settings.zero == 3:
+                self._write_partition(parameter, values)
+            else:
+                self._write_fragment(parameter, values)
+        if self.settings.zero in (1, 2):
+            self._engine.optimizer.update_lp_params()
+        for weight in self._flat_weights():
+            self._engine.basic_optimizer.state[weight]["step"].fill_(step)
+
+    def _write_fragment(self, parameter: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
+        from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
+
+        on_device = {key: value.to(self.device) for key, value in values.items()}
+        safe_set_full_fp32_param(parameter, on_device["weight"])
+        for moment in MOMENTS:
+            safe_set_full_optimizer_state(parameter, on_device[moment], moment)
+
+    def _write_partition(self, parameter: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
+        from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
+
+        with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
+            parameter.data.copy_(values["weight"])
+        # `safe_set_full_*` refuses a parameter whose last part is padded, so each rank cuts out its own.
+        size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+
+        def part(value: torch.Tensor) -> torch.Tensor:
+            mine = value.flatten()[self.gang.rank * size : (self.gang.rank + 1) * size]
+            return torch.nn.functional.pad(mine, (0, size - mine.numel())).to(self.device)
+
+        safe_set_local_fp32_param(parameter, part(values["weight"]))
+        for moment in MOMENTS:
+            safe_set_local_optimizer_state(parameter, part(values[moment]), moment)
+
+    def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise sum over all ranks, same dtype, on the CPU; collective."""
+        return self._reduced(values, dist.ReduceOp.SUM)
+
+    def max_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
+        """Elementwise maximum over all ranks, same dtype, on the CPU; collective."""
+        return self._reduced(values, dist.ReduceOp.MAX)
+
+    def _reduced(self, values: torch.Tensor, operation: Any) -> torch.Tensor:
+        total = values.to(self.device, copy=True)
+        dist.all_reduce(total, op=operation)
+        return total.cpu()
+
+    def close(self) -> None:
+        """Let go of the parameters and hooks, and of the process group if it is our own."""
+        self._engine.destroy()
+        if self._owns_group:
+            self._deepspeed.comm.destroy_process_group()

@@ -1,0 +1,406 @@
+"""The step loop: batches in, updates made, records out; no word of Ray, MLflow or storage between batch and step.
+
+    feed.micro_batches(step, rank, world_size, micro_batch) -> numpy -> tensors -> loss_fn -> Σ nll of this rank
+    -> / feed.weight(step), the weight of the whole global batch -> backward … backward -> step(rate of this step)
+    -> a record -> every `log_every` steps the records so far -> watch
+
+What a step does is a function of (settings, seed, step) and of the weights and moments before it. Data and masks
+come from the feed by step; dropout is seeded from (seed, step, rank, micro-batch) just before each forward pass.
+So a run resumed from a checkpoint at the same world size makes bit for bit the steps it would have made. At
+another world size the batches and the rate are the same and only the order of additions and the dropout differ.
+
+Each step sums [loss, tokens] over ranks in float64, so every rank knows when the loss stops being a number, and
+all stop together, before the update is made.
+
+Shapes: B rows, T tokens a row, M masked positions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.errors import ConfigError, StageError
+from pipeline.training import checkpoint
+from pipeline.training.checkpoint import CheckpointMeta
+from pipeline.training.engine import Engine, EngineSettings, Gang, training_device
+from pipeline.training.precision import resolve_precision
+from pipeline.training.schedule import multiplier
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, float]
+"""One step: step, loss, gradient_norm, learning_rate, tokens, tokens_per_second, seconds; evaluation's own keys where it ran."""
+
+LossFn = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
+"""(module, batch) -> Σ weight · nll, a float32 scalar."""
+
+
+class Feed(Protocol):
+    """Where batches come from; pure in `step`, so nothing about it is stored."""
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences in a step over all ranks."""
+
+    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterable[Any]:
+        """This rank's part of the global batch of `step`, as dataclasses of arrays, equally many on every rank."""
+
+    def weight(self, step: int) -> float:
+        """Total weight of the global batch of `step`: masked positions, or examples."""
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train. What is not recipe (see DESIGN, identity) may change on resume: micro_batch, zero, offload, threads."""
+
+    steps: int
+    """Updates of the whole run."""
+    micro_batch: int
+    """Sequences per rank and forward pass."""
+    learning_rate: float
+    """Peak rate."""
+    warmup_steps: int = 0
+    """Updates over which the rate climbs."""
+    schedule: str = "linear"
+    """A key of `schedule.SCHEDULES`."""
+    weight_decay: float = 0.01
+    """Decoupled; none for biases and layer norms."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decay of Adam's moments."""
+    eps: float = 1e-6
+    """Adam's ε."""
+    clip: float = 1.0
+    """Largest gradient norm; 0 for no clipping."""
+    zero: int = 0
+    """DeepSpeed ZeRO stage, 0 to 3."""
+    offload: bool = False
+    """Optimizer state on the CPU, at stages 1 to 3."""
+    precision: str = "auto"
+    """"auto", "fp32" or "bf16"; what it was resolved to at step 0 is kept on resume."""
+    seed: int = 0
+    """Of dropout; the data have their own."""
+    log_every: int = 10
+    """Steps between calls of `watch`."""
+    checkpoint_every: int = 0
+    """Steps between checkpoints; 0: only at the end."""
+    evaluate_every: int = 0
+    """Steps between evaluations; 0: only at the end, if there is an `evaluate`."""
+    deepspeed: dict[str, Any] = field(default_factory=dict)
+    """DeepSpeed's own settings, where this program sets none."""
+    threads: int = 0
+    """CPU threads of this rank; 0: as they are."""
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """What a call of `train` came to; the same on every rank."""
+
+    steps: int
+    """Updates made since step 0, those before a resume counted."""
+    final_loss: float
+    """Of the last step, nats per weight; NaN if this call made none."""
+    tokens_by_language: dict[int, int]
+    """Tokens trained on since step 0, padding not counted, by language id."""
+    seconds: float
+    """Of this call, from the first batch to the end."""
+    interrupted: bool
+    """Preempted before the last step; a checkpoint of the place was saved."""
+    precision: str
+    """"fp32" or "bf16"."""
+    accumulation: int
+    """Micro-batches per rank and step."""
+    world_size: int
+    """Ranks."""
+
+
+def micro_batch_count(global_batch: int, world_size: int, micro_batch: int) -> int:
+    """Micro-batches per rank and step; the last may be short.
+
+    Raises:
+        ConfigError: the world size does not divide the global batch.
+    """
+    if micro_batch < 1 or global_batch < 1:
+        raise ConfigError(f"training: global_batch {global_batch} and micro_batch {micro_batch}; both must be at least 1")
+    if global_batch % world_size:
+        raise ConfigError(f"training: {world_size} ranks do not divide a global batch of {global_batch} sequences; choose a divisor as workers")
+    return math.ceil(global_batch // world_size / micro_batch)
+
+
+def dropout_seed(seed: int, step: int, rank: int, micro: int) -> int:
+    """63 bits from a hash of the four numbers, the same on every machine."""
+    key = f"dropout {seed} {step} {rank} {micro}".encode()
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+
+
+def tensors_of(batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
+    """The arrays of a batch by field name, as tensors on `device`, dtypes kept; fields that are no arrays are left out."""
+    arrays = {item.name: getattr(batch, item.name) for item in dataclasses.fields(batch)}
+    return {
+        name: torch.from_numpy(np.ascontiguousarray(array)).to(device, non_blocking=True)
+        for name, array in arrays.items()
+        if isinstance(array, np.ndarray)
+    }
+
+
+def train(
+    settings: TrainSettings,
+    module: nn.Module,
+    feed: Feed,
+    loss_fn: LossFn,
+    gang: Gang,
+    *,
+    resume_from: Path | None,
+    save: Callable[[int, Engine, CheckpointMeta], None],
+    watch: Callable[[list[Record]], None],
+    evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
+) -> TrainOutcome:
+    """Train `module` to `settings.steps` updates; called by every rank with the same arguments.
+
+    Args:
+        settings: how.
+        module: float32 weights, the same on every rank; changed by training.
+        feed: the batches.
+        loss_fn: gives the summed loss of a micro-batch.
+        gang: this rank's place.
+        resume_from: a checkpoint directory to go on from.
+        save: (step, engine, meta): called on all ranks; calls `checkpoint.save` and publishes. Always at the end.
+        watch: given the records since its last call, on rank 0 only.
+        evaluate: (module, step) -> figures for the record of that step; called on all ranks, module in eval mode, no gradients.
+
+    Raises:
+        ConfigError: settings that do not fit together.
+        IntegrityError: the checkpoint is damaged.
+        StageError: loss or gradient norm is not finite; no checkpoint of that step is saved.
+    """
+    accumulation = micro_batch_count(feed.global_batch, gang.world_size, settings.micro_batch)
+    if settings.threads and not torch.cuda.is_available():
+        torch.set_num_threads(settings.threads)
+    recorded = checkpoint.read_meta(resume_from).precision if resume_from is not None else None
+    # Only rank 0 measures: machines of one gang may differ, and the format must not.
+    precision = recorded or (resolve_precision(settings.precision, training_device(gang)) if gang.rank == 0 else "fp32")
+    if recorded is not None and settings.precision not in ("auto", recorded):
+        log.warning("precision: %s is asked for and ignored; the checkpoint was trained in %s, which is kept", settings.precision, recorded)
+    engine = Engine.start(module, _engine_settings(settings, _of_rank_0(precision, gang), accumulation), gang)
+    try:
+        return _Run(settings, engine, feed, loss_fn, gang, save, watch, evaluate).go(resume_from)
+    finally:
+        engine.close()
+
+
+def _of_rank_0(precision: str, gang: Gang) -> str:
+    if gang.world_size == 1 or not torch.distributed.is_initialized():
+        return precision
+    low = torch.tensor([int(precision == "bf16")], device=training_device(gang))
+    torch.distributed.broadcast(low, src=0)
+    return "bf16" if int(low[0]) else "fp32"
+
+
+def _engine_settings(settings: TrainSettings, precision: str, accumulation: int) -> EngineSettings:
+    return EngineSettings(
+        zero=settings.zero,
+        offload=settings.offload,
+        precision=precision,
+        micro_batch=settings.micro_batch,
+        accumulation=accumulation,
+        learning_rate=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip,
+        extra=settings.deepspeed,
+    )
+
+
+def _with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
+    """Each item with whether it is the last, one item held back."""
+    iterator = iter(items)
+    try:
+        current = next(iterator)
+    except StopIteration:
+        return
+    for following in iterator:
+        yield current, False
+        current = following
+    yield current, True
+
+
+class _Run:
+    """The state of one call of `train`: what has been seen, and the records not yet handed on."""
+
+    def __init__(
+        self,
+        settings: TrainSettings,
+        engine: Engine,
+        feed: Feed,
+        loss_fn: LossFn,
+        gang: Gang,
+        save: Callable[[int, Engine, CheckpointMeta], None],
+        watch: Callable[[list[Record]], None],
+        evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
+    ) -> None:
+        self.settings = settings
+        self.engine = engine
+        self.feed = feed
+        self.loss_fn = loss_fn
+        self.gang = gang
+        self.save = save
+        self.watch = watch
+        self.evaluate = evaluate
+        self.tokens_before: dict[int, int] = {}  # all ranks, up to the checkpoint resumed from
+        self.tokens_here = np.zeros(1, dtype=np.int64)  # this rank, since then, by language id
+        self.records: list[Record] = []
+
+    def go(self, resume_from: Path | None) -> TrainOutcome:
+        settings, started = self.settings, time.perf_counter()
+        done = saved = self._resume(resume_from)
+        loss, interrupted = float("nan"), False
+        while done < settings.steps and not interrupted:
+            record = self._step(done)
+            done += 1
+            loss = record["loss"]
+            last = done == settings.steps
+            if self.evaluate is not None and (last or _due(done, settings.evaluate_every)):
+                record.update(self._evaluate(done))
+            self.records.append(record)
+            if last or _due(done, settings.log_every):
+                # Asked as rarely as is logged, since the answer may need a barrier.
+                interrupted = not last and self._preempted()
+                self._hand_on()
+            if last or interrupted or _due(done, settings.checkpoint_every):
+                self._save(done)
+                saved = done
+        if saved != done:
+            self._save(done)
+        return TrainOutcome(
+            steps=done,
+            final_loss=loss,
+            tokens_by_language=self._tokens(),
+            seconds=time.perf_counter() - started,
+            interrupted=interrupted,
+            precision=self.engine.settings.precision,
+            accumulation=self.engine.settings.accumulation,
+            world_size=self.gang.world_size,
+        )
+
+    def _resume(self, resume_from: Path | None) -> int:
+        if resume_from is None:
+            return 0
+        meta = checkpoint.load(self.engine, resume_from)
+        if meta.next_sample != meta.step * self.feed.global_batch:
+            raise ConfigError(
+                f"training: the checkpoint stands at step {meta.step}, sequence {meta.next_sample}; with a global batch of "
+                f"{self.feed.global_batch} that is another place in the data; resume with the global batch it was trained with"
+            )
+        if meta.step > self.settings.steps:
+            raise ConfigError(f"steps: {self.settings.steps}, but the checkpoint stands at step {meta.step}; ask for at least as many")
+        self.tokens_before = dict(meta.tokens_by_language)
+        return meta.step
+
+    def _step(self, step: int) -> Record:
+        """Update number `step`, from 0; its record counts from 1."""
+        settings, engine, gang = self.settings, self.engine, self.gang
+        started = time.perf_counter()
+        weight = float(self.feed.weight(step))
+        if not weight > 0.0:
+            raise StageError(f"training: the global batch of step {step + 1} has weight {weight}; nothing in it is to be predicted")
+        engine.module.train()
+        loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
+        tokens, count = 0, 0
+        for batch, last in _with_last(self.feed.micro_batches(step, gang.rank, gang.world_size, settings.micro_batch)):
+            tokens += self._count_tokens(batch)
+            torch.manual_seed(dropout_seed(settings.seed, step, gang.rank, count))
+            loss = self.loss_fn(engine.module, tensors_of(batch, engine.device))
+            loss_sum += loss.detach().double()
+            engine.backward(loss / weight, last=last)
+            count += 1
+        if count != engine.settings.accumulation:
+            raise StageError(f"training: step {step + 1} came in {count} micro-batches, {engine.settings.accumulation} were expected: a fault of the feed")
+        sums = engine.sum_over_ranks(torch.stack([loss_sum, torch.tensor(float(tokens), dtype=torch.float64, device=engine.device)]))
+        mean_loss = float(sums[0]) / weight
+        self._require_finite("loss", mean_loss, step)
+        rate = settings.learning_rate * multiplier(settings.schedule, step, warmup=settings.warmup_steps, total=settings.steps)
+        engine.step(rate)
+        self._require_finite("gradient norm", engine.grad_norm(), step)
+        seconds = time.perf_counter() - started
+        return {
+            "step": step + 1,
+            "loss": mean_loss,
+            "gradient_norm": engine.grad_norm(),
+            "learning_rate": rate,
+            "tokens": float(sums[1]),
+            "tokens_per_second": float(sums[1]) / seconds,
+            "seconds": seconds,
+        }
+
+    def _require_finite(self, what: str, value: float, step: int) -> None:
+        """Both figures are the same on every rank, so all raise or none."""
+        if not math.isfinite(value):
+            self._hand_on()
+            raise StageError(
+                f"training: {what} is {value} at step {step + 1}; nothing of that step was saved. "
+                "Lower learning_rate or clip, lengthen warmup_steps, or use precision fp32, and go on from the last checkpoint"
+            )
+
+    def _count_tokens(self, batch: Any) -> int:
+        per_row = np.asarray(batch.attention_BT).sum(axis=1, dtype=np.int64)
+        languages = getattr(batch, "languages_B", None)
+        if languages is not None:
+            counts = np.zeros(max(int(languages.max(initial=0)) + 1, len(self.tokens_here)), dtype=np.int64)
+            np.add.at(counts, languages, per_row)
+            counts[: len(self.tokens_here)] += self.tokens_here
+            self.tokens_here = counts
+        return int(per_row.sum())
+
+    def _tokens(self) -> dict[int, int]:
+        """Over all ranks and since step 0."""
+        width = int(self.engine.max_over_ranks(torch.tensor([len(self.tokens_here)]))[0])
+        mine = np.zeros(width, dtype=np.int64)
+        mine[: len(self.tokens_here)] = self.tokens_here
+        here = self.engine.sum_over_ranks(torch.from_numpy(mine)).tolist()
+        totals = {language: self.tokens_before.get(language, 0) for language in self.tokens_before}
+        for language, tokens in enumerate(here):
+            if tokens:
+                totals[language] = totals.get(language, 0) + tokens
+        return dict(sorted(totals.items()))
+
+    def _evaluate(self, done: int) -> Mapping[str, float]:
+        assert self.evaluate is not None
+        self.engine.module.eval()
+        with torch.no_grad():
+            return self.evaluate(self.engine.module, done)
+
+    def _preempted(self) -> bool:
+        return bool(int(self.engine.max_over_ranks(torch.tensor([int(self.gang.preempted())]))[0]))
+
+    def _hand_on(self) -> None:
+        if self.gang.rank == 0 and self.records:
+            self.watch(self.records)
+        self.records = []
+
+    def _save(self, done: int) -> None:
+        meta = CheckpointMeta(
+            step=done,
+            next_sample=done * self.feed.global_batch,
+            precision=self.engine.settings.precision,
+            world_size=self.gang.world_size,
+            zero=self.engine.settings.zero,
+            tokens_by_language=self._tokens(),
+        )
+        self.save(done, self.engine, meta)
+        self.gang.checkpointed()
+
+
+def _due(done: int, every: int) -> bool:
+    return every > 0 and done % every == 0

@@ -1,0 +1,168 @@
+"""Masked language modelling: which tokens of a row are hidden, and what stands in their place.
+
+    row       <s> w1 w2 w3 w4 w5 w6 </s> <pad>
+    chosen              *        *                the ⌊rate·n + ½⌋ tokens with the smallest hash of (seed, sample, place)
+    input     <s> w1 <mask> w3 w4 x9 w6 </s>      of the chosen 80% `<mask>`, 10% a random id, 10% as they are
+    labels              w2       w5
+
+BERT (Devlin et al. 2019, section 3.1); chosen anew each time a row is seen, as in RoBERTa. Departure: a row's number of
+chosen tokens is fixed by its length instead of drawn, so the weight of a batch is known before a token is read and the
+shapes are static.
+
+Masks are a pure function of (seed, sample index, place in the row): the same whatever the batch, the rank and the resume.
+
+Legend: B rows, T places of a row, P most predictions of a row, M = B·P predictions of a batch.
+"""
+
+# ruff: noqa: N815 - fields carry shape suffixes
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.text.packing import EOS, UNK
+from pipeline.training.counter import bits, derive
+
+I64 = npt.NDArray[np.int64]
+F32 = npt.NDArray[np.float32]
+Bool = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.integer]
+
+DEFAULT_RATE = 150_000
+"""Share of tokens predicted, in millionths: 15%."""
+
+HELD_OUT_SEED = 20_190_122
+"""Seed of the held-out masks: one number for all runs, so that two models are compared on the same places."""
+
+_MILLION = 1_000_000
+_FIRST_ORDINARY = UNK + 1
+_CHOICE, _ACTION, _REPLACEMENT = 0, 1, 2  # streams of one key
+_TENTHS_MASKED, _TENTHS_CHANGED = 8, 9  # of ten equal parts: 0–7 `<mask>`, 8 a random id, 9 kept
+
+
+@dataclass(frozen=True, eq=False)
+class Masked:
+    """A batch with its tokens hidden. Unused places among the M have index 0, label 0 and weight 0."""
+
+    input_ids_BT: I64
+    """Ids as the model sees them."""
+    masked_index_M: I64
+    """Flat places, b·T + t; each row has P of them, rising, the unused ones last."""
+    labels_M: I64
+    """The true ids at these places."""
+    weights_M: F32
+    """1 where there is something to predict, else 0."""
+
+
+@dataclass(frozen=True)
+class MaskedLanguageModel:
+    """MLM as an objective: see `pipeline.training.batches.Objective`."""
+
+    rate_millionths: int = DEFAULT_RATE
+    """Share of the tokens that is predicted, in millionths."""
+
+    def __post_init__(self) -> None:
+        _check_rate(self.rate_millionths)
+
+    def apply(self, ids_BT: I64, lengths_B: Indices, samples_B: Indices, *, seed: int, vocab_size: int) -> Masked:
+        """`mask` at this rate."""
+        return mask(ids_BT, lengths_B, samples_B, seed=seed, vocab_size=vocab_size, rate_millionths=self.rate_millionths)
+
+    def counts(self, lengths_B: Indices, num_special_B: Indices) -> I64:
+        """`masked_count` at this rate."""
+        return masked_count(lengths_B, num_special_B, rate_millionths=self.rate_millionths)
+
+
+def objective(rate_millionths: int = DEFAULT_RATE) -> MaskedLanguageModel:
+    """The objective of this file; the registry's way in.
+
+    Raises:
+        ValueError: the rate is outside 1..1,000,000.
+    """
+    return MaskedLanguageModel(rate_millionths)
+
+
+def masked_count(lengths: int | Indices, num_special: int | Indices, *, rate_millionths: int = DEFAULT_RATE) -> I64:
+    """Number of predictions of rows: ⌊rate·n + ½⌋, at least 1, of the n = lengths − num_special ordinary tokens (none of none).
+
+    lengths: tokens with `<s>` and `</s>`, without padding. num_special: how many of them are `<s>` or `</s>`.
+    """
+    ordinary = np.asarray(lengths, dtype=np.int64) - np.asarray(num_special, dtype=np.int64)
+    rounded = (ordinary * rate_millionths + _MILLION // 2) // _MILLION
+    return np.minimum(np.maximum(rounded, 1), ordinary)
+
+
+def mask(
+    ids_BT: I64, lengths_B: Indices, sample_index_B: Indices, *, seed: int, vocab_size: int, rate_millionths: int = DEFAULT_RATE
+) -> Masked:
+    """Hide tokens for training, 80/10/10; `<s>`, `</s>` and `<pad>` are never chosen, `<unk>` may be.
+
+    ids_BT: packed rows. lengths_B: their tokens, padding not counted. sample_index_B: global sample index of each row,
+    the only thing besides seed and place that the choice depends on. vocab_size: `<mask>` is vocab_size − 1, and a
+    random id lies in 4 … vocab_size − 2.
+
+    Raises:
+        ValueError: the rate is outside 1..1,000,000, or the vocabulary has no ordinary id.
+    """
+    return _mask(ids_BT, lengths_B, sample_index_B, derive(seed, "mlm"), vocab_size, rate_millionths, _TENTHS_MASKED, _TENTHS_CHANGED)
+
+
+def held_out_mask(ids_BT: I64, lengths_B: Indices, sample_index_B: Indices, *, vocab_size: int, seed: int = HELD_OUT_SEED) -> Masked:
+    """Hide 15% of the tokens for evaluation: every chosen one becomes `<mask>`, so that each prediction is a real one.
+
+    Arguments and errors as `mask`.
+    """
+    return _mask(ids_BT, lengths_B, sample_index_B, derive(seed, "held-out"), vocab_size, DEFAULT_RATE, 10, 10)
+
+
+def _mask(
+    ids_BT: I64,
+    lengths_B: Indices,
+    sample_index_B: Indices,
+    key: int,
+    vocab_size: int,
+    rate_millionths: int,
+    tenths_masked: int,
+    tenths_changed: int,
+) -> Masked:
+    _check_rate(rate_millionths)
+    num_ordinary = vocab_size - 1 - _FIRST_ORDINARY
+    if num_ordinary < 1:
+        raise ValueError(f"mask: a vocabulary of {vocab_size} has no ordinary id; it needs 4 special ids, `<mask>` and at least one more")
+    num_rows, length = ids_BT.shape
+    places_T = np.arange(length, dtype=np.int64)
+    maskable_BT: Bool = (ids_BT > EOS) & (places_T < np.asarray(lengths_B)[:, None])
+    count_B = masked_count(maskable_BT.sum(axis=1), 0, rate_millionths=rate_millionths)
+    per_row = int(masked_count(max(length, 2), 2, rate_millionths=rate_millionths))
+
+    # The mixer is a bijection, so no two places of a row have the same hash and the count-th smallest parts them exactly.
+    hash_BT = bits(key, _CHOICE, np.asarray(sample_index_B)[:, None], places_T)
+    sorted_BT = np.sort(np.where(maskable_BT, hash_BT, np.uint64((1 << 64) - 1)), axis=1)
+    threshold_B = np.take_along_axis(sorted_BT, np.maximum(count_B - 1, 0)[:, None], axis=1)
+    chosen_BT = maskable_BT & (hash_BT <= threshold_B)  # a row with nothing to choose has no maskable place
+    row_K, place_K = np.nonzero(chosen_BT)
+
+    sample_K = np.asarray(sample_index_B)[row_K]
+    tenth_K = bits(key, _ACTION, sample_K, place_K) % np.uint64(10)
+    random_K = _FIRST_ORDINARY + (bits(key, _REPLACEMENT, sample_K, place_K) % np.uint64(num_ordinary)).astype(np.int64)
+    true_K = ids_BT[row_K, place_K].astype(np.int64)
+    seen_K = np.where(tenth_K < tenths_masked, vocab_size - 1, np.where(tenth_K < tenths_changed, random_K, true_K))
+
+    input_ids_BT = ids_BT.astype(np.int64)
+    input_ids_BT[row_K, place_K] = seen_K
+    rank_K = np.arange(len(row_K)) - (np.cumsum(count_B) - count_B)[row_K]
+    slot_K = row_K * per_row + rank_K
+    masked_index_M = np.zeros(num_rows * per_row, dtype=np.int64)
+    labels_M = np.zeros_like(masked_index_M)
+    weights_M = np.zeros(num_rows * per_row, dtype=np.float32)
+    masked_index_M[slot_K] = row_K * length + place_K
+    labels_M[slot_K] = true_K
+    weights_M[slot_K] = 1.0
+    return Masked(input_ids_BT, masked_index_M, labels_M, weights_M)
+
+
+def _check_rate(rate_millionths: int) -> None:
+    if not 1 <= rate_millionths <= _MILLION:
+        raise ValueError(f"mask: the rate is {rate_millionths} millionths; it must lie in 1..{_MILLION} (15% is {DEFAULT_RATE})")

@@ -1,0 +1,35 @@
+"""clean: normalises and measures every document and pair; drops none.
+
+Each text goes through the rules named in `rules`, in order, then is measured and its language identified. Whether it is kept is decided later (`dedup`),
+from the measured columns, so a decision can be redone without touching text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from pipeline.artifacts import BITEXT, DOCUMENTS
+from pipeline.config import Section
+from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+
+VERSION = 1
+LIBRARIES = ("pycld2", "py3langid", "pyarrow")
+GRADE = Grade.EXACT
+INPUTS = {"documents": Slot(DOCUMENTS, "ingest"), "bitext": Slot(BITEXT, "ingest", optional=True)}
+OUTPUT = {"documents": DOCUMENTS, "bitext": BITEXT}
+
+
+class Config(Section):
+    """Settings of clean."""
+
+    rules: tuple[str, ...] = Field(("markup", "normalise"), min_length=1)
+    """Text rules in the order in which they are applied; see stages/clean/rules."""
+
+
+def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
+    """Clean and measure all documents and pairs."""
+    from stages.clean import work
+
+    return work.run(config, inputs, output, context)

@@ -1,0 +1,86 @@
+"""The work of clean: a shard of documents (or pairs) in, the same rows cleaned and measured out, one unit a shard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from pipeline.artifacts import bitext, documents
+from pipeline.ledger import total
+from pipeline.manifest import Shard
+from pipeline.stage import Context, Input, Output, Summary
+from pipeline.tables import rows
+from pipeline.text import languages
+from pipeline.text.identify import identify
+from pipeline.text.languages import Language
+from pipeline.text.measures import measure
+from pipeline.units import Phase, Task, Unit
+from stages.clean import Config
+from stages.clean.rules import Rule, load
+
+
+def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
+    """Clean all shards; see the package."""
+    load(config.rules)
+    settings = {"rules": list(config.rules)}
+    ledgers, changed = {}, {}
+    for slot, function in (("documents", "clean_documents"), ("bitext", "clean_pairs")):
+        if slot not in inputs:
+            continue
+        shards = [shard for shard in inputs[slot].shards if shard.rows]
+        phase = Phase(slot, f"stages.clean.work:{function}", settings, slot)
+        units = [Unit(shard.sha256, {"shard": shard.plain()}, shard.bytes, f"{slot} shard {shard.key[:12]}") for shard in shards]
+        results = context.map(phase, units)
+        output.add(slot, [result.files[slot] for result in results])
+        ledgers[slot] = total((result.ledger for result in results), slot)
+        ledgers[slot].check(f"clean {slot}", sum(shard.rows for shard in shards))
+        for result in results:
+            for name, count in result.counts["changed"].items():
+                changed[f"{slot}: {name}"] = changed.get(f"{slot}: {name}", 0) + count
+    return Summary(ledgers=ledgers, counts={"changed": dict(sorted(changed.items()))})
+
+
+def _language(code: str) -> Language | None:
+    return None if code == "und" else languages.lookup(code)
+
+
+def _clean(text: str, language: Language | None, rules: list[tuple[str, Rule]], changed: dict[str, int]) -> str:
+    for name, apply in rules:
+        cleaned = apply(text, language)
+        if cleaned != text:
+            changed[name] += 1
+            text = cleaned
+    return text
+
+
+def clean_documents(task: Task) -> None:
+    """Worker: clean and measure one shard of documents."""
+    rules = load(tuple(task.settings["rules"]))
+    changed = {name: 0 for name, _ in rules}
+    shard = Shard(**task.argument["shard"])
+    path = task.storage.local(shard.path, shard.sha256)
+    with task.table("documents", documents.cleaned_schema()) as table:
+        for row in task.records(rows(path), lambda row: str(row["lang"])):
+            language = _language(row["lang"])
+            text = _clean(row["text"], language, rules, changed)
+            measured = measure(text, language.spaced if language is not None else True)
+            found = identify(text)
+            values: dict[str, Any] = {**row, "text": text, "raw_characters": len(row["text"]), "identified": found.lang, "identified_score": found.score}
+            values.update({name: getattr(measured, name) for name in documents.MEASURES})
+            table.row(values)
+            task.ledger.keep(row["lang"])
+    task.counts["changed"] = changed
+
+
+def clean_pairs(task: Task) -> None:
+    """Worker: clean one shard of pairs, both sides alike."""
+    rules = load(tuple(task.settings["rules"]))
+    changed = {name: 0 for name, _ in rules}
+    shard = Shard(**task.argument["shard"])
+    path = task.storage.local(shard.path, shard.sha256)
+    with task.table("bitext", bitext.schema()) as table:
+        for row in task.records(rows(path), lambda row: f"{row['lang_a']}-{row['lang_b']}"):
+            sides = {f"text_{side}": _clean(row[f"text_{side}"], _language(row[f"lang_{side}"]), rules, changed) for side in "ab"}
+            table.row({**row, **sides})
+            task.ledger.keep(f"{row['lang_a']}-{row['lang_b']}")
+    task.counts["changed"] = changed

@@ -1,0 +1,56 @@
+"""ingest: reads sources into documents and bitext, by units; nothing is lost, what cannot be read is quarantined with place and reason.
+
+    sources:
+      - {kind: text, path: "s3://corpus/{lang}/*.txt.xz"}
+      - {kind: tsv-pairs, path: "bitext/{lang}-en.tsv.gz"}
+
+A unit is a group of small files of one source and language, or a slice of one large file. With `pivot`, documents that share an alignment group with one of
+the pivot language also become bitext.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
+
+from pipeline.artifacts import BITEXT, DOCUMENTS
+from pipeline.config import NonEmpty, Section
+from pipeline.stage import Context, Grade, Input, ListContext, Output, Summary
+from pipeline.storage import Source
+from stages.ingest.sources import html, jsonl, parquet, text, tsv_pairs
+
+VERSION = 1
+LIBRARIES = ("pyarrow", "selectolax")
+GRADE = Grade.EXACT
+GLOBALS = ("languages",)
+INPUTS: dict[str, object] = {}
+OUTPUT = {"documents": DOCUMENTS, "bitext": BITEXT}
+
+AnySource = Annotated[text.Config | jsonl.Config | parquet.Config | html.Config | tsv_pairs.Config, Field(discriminator="kind")]
+
+
+class Config(Section):
+    """Settings of ingest."""
+
+    sources: tuple[AnySource, ...] = Field(min_length=1)
+    """Where the text lies; see stages/ingest/sources."""
+    pivot: NonEmpty | None = None
+    """Language whose documents are paired with those of every other language by alignment group."""
+    unit_bytes: int = Field(64 << 20, ge=1 << 10)
+    """Largest unit of work, in bytes as stored."""
+
+
+def list_inputs(config: Config, context: ListContext) -> list[Source]:
+    """All files of all sources; `name` is `<number of the source>/<file>`."""
+    from stages.ingest import listing
+
+    return listing.list_files(config, context)
+
+
+def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
+    """Read all sources."""
+    from stages.ingest import work
+
+    return work.run(config, inputs, output, context)

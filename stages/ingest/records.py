@@ -1,0 +1,93 @@
+"""What a reader takes and what it yields: a file, a slice of it, and then records, pairs or damage, in the order of the file.
+
+    SourceFile + Slice  ->  reader  ->  Record | Pair | Damaged, ...
+
+Every place is an `offset` into the decompressed bytes of the file (the row number in a columnar file) and an `ordinal`, so that a
+document keeps its identity however the file is cut or compressed. Nothing is left out in silence: what cannot be read is yielded as
+`Damaged`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class SourceFile:
+    """A file of a source. `name` is its path below the fixed part of the pattern; `lang` what `{lang}` stood for.
+
+    `compression` overrides the name's suffix where it is known otherwise; `size` is in bytes, as stored.
+    """
+
+    url: str
+    name: str
+    size: int
+    lang: str | None = None
+    compression: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a file that one unit reads: the records that start in [start, stop) of its bytes as stored, or the whole file.
+
+    Which bytes a slice's records cover is known only on reading: the last record may end behind `stop`. A unit's key must
+    therefore hold the sha256 of the file with `start` and `stop`, not a digest of the slice's own bytes.
+    """
+
+    start: int = 0
+    stop: int | None = None
+    unit: Literal["bytes", "whole"] = "whole"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One document as its source gives it, not yet normalised. `text` has no lone surrogates; it may be empty and may hold NUL.
+
+    `offset`: decompressed bytes (columnar: rows) before it; `ordinal`: the how-manieth record at that offset, from 0.
+    `group`: what aligns it with its translations.
+    """
+
+    offset: int
+    ordinal: int
+    text: str
+    lang: str | None = None
+    group: str | None = None
+    url: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One sentence or paragraph in two languages; a side may be empty. Places as in `Record`."""
+
+    offset: int
+    ordinal: int
+    lang_a: str
+    lang_b: str
+    text_a: str
+    text_b: str
+    group: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """Something that could not be read and is quarantined.
+
+    `offset` as in `Record`; `length` in the same unit, None where the end is not known; `reason` one word to count by;
+    `rest_of_stream`: nothing behind `offset` was delivered. `detail` is for the eye alone: it may quote a library's message and
+    enters no key and no digest.
+
+    Reasons of streams: truncated, corrupt, garbage_tail, expansion_ratio, expansion_total, utf16. Of records: record_too_long,
+    invalid_utf8, lone_surrogate, bad_json, duplicate_key, missing_text, bad_field, too_few_columns, nested_too_deeply.
+    """
+
+    offset: int
+    length: int | None
+    reason: str
+    rest_of_stream: bool = False
+    detail: str = ""
+
+
+Item = Record | Pair | Damaged

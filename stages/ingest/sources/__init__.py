@@ -1,0 +1,14 @@
+"""The kinds of source, one module each: a new kind is a new file and a line here.
+
+A module has `Config` (a `SourceConfig` with its own literal `kind`), `slices(file, config, max_bytes)` and `read(open_raw, file,
+part, config)`, which yields records, pairs and damage in the order of the file. Importing one is cheap: its libraries are imported
+when it reads.
+"""
+
+SOURCES = {
+    "text": "stages.ingest.sources.text",
+    "jsonl": "stages.ingest.sources.jsonl",
+    "parquet": "stages.ingest.sources.parquet",
+    "html": "stages.ingest.sources.html",
+    "tsv-pairs": "stages.ingest.sources.tsv_pairs",
+}
