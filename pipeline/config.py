@@ -164,7 +164,9 @@ def _problems(model: type[Section], document: Document, location: Location, erro
         unions = tuple(((*location, *place), branch) for place, branch in steps.unions)
         message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
         message = message[:1].lower() + message[1:]
-        expected = _EXPECTED.get(detail["type"], "")
+        expected = (
+            message.removeprefix("input should be ") if detail["type"] in ("literal_error", "enum") else _EXPECTED.get(detail["type"], "")
+        )
         context = detail.get("ctx") or {}
         here = (*location, *steps.inner)
         found.append(_Found(here, detail["type"], message, expected, detail.get("input"), steps.model, context, unions))
@@ -184,7 +186,7 @@ def _one_a_mistake(found: Sequence[_Found]) -> list[_Found]:
             kept = min(deeper, key=len)
         else:
             flat = [items[0] for items in tried.values()]
-            words = list(dict.fromkeys(item.expected or item.message.removeprefix("input should be ") for item in flat))
+            words = list(dict.fromkeys(item.expected for item in flat))
             kept = [replace(flat[0], expected=" or ".join(words))] if flat else []
         dropped = [item for items in tried.values() for item in items]
         if len(tried) > 1:
@@ -248,8 +250,8 @@ class _Steps:
 def _walk(annotation: Any, model: type[BaseModel] | None, loc: Location, inner: Location = ()) -> _Steps | None:
     """Follow a pydantic location through the types; None where it does not fit them.
 
-    The location names fields, list positions and mapping keys, but also, for each union, the branch that was tried, which is not in the file
-    and may be called like a field that is (`kind: text` with a field `text`): only the types tell them apart.
+    The location names fields, list positions and mapping keys, but also, for each union, the branch that was tried, which is not in
+    the file and may be called like a field that is (`kind: text` with a field `text`): only the types tell them apart.
     """
     while get_origin(annotation) is Annotated:
         annotation = get_args(annotation)[0]

@@ -26,6 +26,7 @@ MAX_NODES = 100_000
 Location = tuple[str | int, ...]
 
 _TAGGED = re.compile(r"(?:&\S+\s+)?(!\S*)")
+_TAGGED_BEFORE_ANCHOR = re.compile(r"(?:^|[\s\[{,])(!\S*)[ \t]+\Z")
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _OCT = re.compile(r"0o[0-7]+\Z")
 _HEX = re.compile(r"0x[0-9a-fA-F]+\Z")
@@ -299,16 +300,22 @@ class _Builder:
 
     def _tagged(self, node: Any, location: Location) -> bool:
         # The node's own tag is also set where none is written, so the text decides: an untagged plain value never begins with "!".
-        tag = _TAGGED.match(self.raw, node.start_mark.index)
+        at = node.start_mark.index
+        tag = _TAGGED.match(self.raw, at)
+        if tag is None and self.raw[at : at + 1] == "&":
+            tag = _TAGGED_BEFORE_ANCHOR.search(self.raw, max(0, self.raw.rfind("\n", 0, at)), at)
         if tag is not None:
             self._problem(node, location, f"the tag {tag.group(1)} is refused: only plain YAML values are read")
         return tag is not None
 
-    def _broken(self, node: Any, location: Location) -> bool:
-        broken = any("\ud800" <= character <= "\udfff" for character in node.value)
-        if broken:
+    def _text(self, node: Any, location: Location) -> str | None:
+        text = str(node.value)
+        try:
+            # JSON writes characters above U+FFFF as two escapes.
+            return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
             self._problem(node, location, "half a surrogate pair is not a character")
-        return broken
+            return None
 
     def _mapping(self, node: Any, location: Location, depth: int) -> dict[str, Any]:
         result: dict[str, Any] = {}
@@ -316,9 +323,9 @@ class _Builder:
             if type(key_node).__name__ != "ScalarNode":
                 self._problem(key_node, location, "a key must be plain text")
                 continue
-            if self._tagged(key_node, location) or self._broken(key_node, location):
+            key = None if self._tagged(key_node, location) else self._text(key_node, location)
+            if key is None:
                 continue
-            key = str(key_node.value)
             here = (*location, key)
             if key == "<<" and key_node.style is None:
                 self._problem(key_node, here, "merge keys (<<) are not part of YAML 1.2", "use `extends:` or write the keys out")
@@ -332,10 +339,8 @@ class _Builder:
         return result
 
     def _scalar(self, node: Any, location: Location) -> Any:
-        text = str(node.value)
-        if self._broken(node, location):
-            return None
-        if node.style is not None:
+        text = self._text(node, location)
+        if text is None or node.style is not None:
             return text
         if text in _SPECIAL:
             return _SPECIAL[text]

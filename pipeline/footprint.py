@@ -33,6 +33,7 @@ class Footprint:
     def __init__(self) -> None:
         self.peak_bytes = 0
         self._since_mark = 0
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="footprint", daemon=True)
 
@@ -45,17 +46,22 @@ class Footprint:
         self._thread.join(timeout=5)
 
     def mark(self) -> int:
-        """Peak in bytes since the last call."""
-        peak, self._since_mark = self._since_mark, 0
+        """Peak in bytes since the last call; what is used now counts, so that no stage is too short to be seen."""
+        self._sample()
+        with self._lock:
+            peak, self._since_mark = self._since_mark, 0
         return peak
 
-    def _run(self) -> None:
+    def _sample(self) -> None:
         import psutil
 
-        root = psutil.Process()
-        while not self._stop.is_set():
-            started_at_s = time.monotonic()
-            now = tree_pss_bytes(root)
+        now = tree_pss_bytes(psutil.Process())
+        with self._lock:
             self.peak_bytes = max(self.peak_bytes, now)
             self._since_mark = max(self._since_mark, now)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            started_at_s = time.monotonic()
+            self._sample()
             self._stop.wait(max(0.0, EVERY_S - (time.monotonic() - started_at_s)))

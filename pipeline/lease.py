@@ -1,9 +1,9 @@
 """Leases with heartbeat: one live run a pipeline, one writer a training output.
 
-A lease is a small JSON file made with O_EXCL: token, holder, and a counter that a thread raises every few seconds. It is stale when its holder
-is provably dead (same host, boot and process namespace, and no process with that pid *and* start time), or when its counter has not moved
-for `ttl_s` of our own monotonic clock: never by pid alone, never by comparing clocks of two hosts. `check` compares
-the token before a commit, so that a holder whose lease was taken over is refused. Object stores use a create-only put where the file system
+A lease is a small JSON file that only one can make: token, holder, and a counter that a thread raises every few seconds. It is stale when
+its holder is provably dead (same host, boot and process namespace, and no process with that pid *and* start time), or when its counter has
+not moved for `ttl_s` of our own monotonic clock: never by pid alone, never by comparing clocks of two hosts. `check` compares the token
+before a commit, so that a holder whose lease was taken over is refused. Object stores use a create-only put where the file system
 offers one.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import secrets
 import socket
@@ -23,6 +24,8 @@ from typing import Any
 
 from pipeline.errors import LockedError
 from pipeline.storage import Storage, canonical
+
+log = logging.getLogger(__name__)
 
 BEAT_S = 5.0
 TTL_S = 60.0
@@ -64,7 +67,7 @@ def provably_dead(holder: dict[str, Any]) -> bool:
     mine = identity()
     if not holder.get("boot") or any(holder.get(k) != mine[k] for k in ("host", "boot", "namespace")):
         return False
-    return _process_start(int(holder["pid"])) != holder.get("started")
+    return _process_start(int(holder.get("pid", 0))) != holder.get("started")
 
 
 class Lease:
@@ -99,20 +102,28 @@ class Lease:
         """Stop the heartbeat and give the lease back, if it is still ours."""
         self._stop.set()
         self._thread.join(timeout=2 * BEAT_S)
-        found = _read(self._storage, self._path)
-        if found is not None and found.get("token") == self.token:
-            self._storage.remove(self._path)
+        with _guard(self._storage, self._path):
+            found = _read(self._storage, self._path)
+            if found is not None and found.get("token") == self.token:
+                self._storage.remove(self._path)
 
     def _run(self) -> None:
         while not self._stop.wait(BEAT_S):
-            self._beat += 1
+            try:
+                if not self._beat_once():
+                    return
+            except Exception as error:  # noqa: BLE001 - a store that fails for a moment must not end the heartbeat
+                log.warning("the heartbeat of %s failed: %s", self._storage.url(self._path), error)
+
+    def _beat_once(self) -> bool:
+        # Under the guard, so that a takeover never falls between the look and the write.
+        with _guard(self._storage, self._path):
             found = _read(self._storage, self._path)
             if found is None or found.get("token") != self.token:
-                return
-            try:
-                _write(self._storage, self._path, {**self._holder, "beat": self._beat})
-            except OSError:
-                continue
+                return False
+            self._beat += 1
+            _write(self._storage, self._path, {**self._holder, "beat": self._beat})
+        return True
 
 
 def _name(holder: dict[str, Any] | None) -> str:
@@ -135,8 +146,11 @@ def _write(storage: Storage, path: str, holder: dict[str, Any]) -> None:
     if storage.is_local:
         target = Path(storage.root) / path
         temporary = target.with_name(f"tmp.{secrets.token_hex(8)}")
-        temporary.write_bytes(canonical(holder))
-        temporary.replace(target)
+        try:
+            temporary.write_bytes(canonical(holder))
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
     else:
         storage.write(path, canonical(holder))
 
@@ -147,13 +161,13 @@ def _create(storage: Storage, path: str, holder: dict[str, Any]) -> bool:
         target.parent.mkdir(parents=True, exist_ok=True)
         # A full file linked into place: a reader never sees an empty lease, and the link fails if one is there.
         temporary = target.with_name(f"tmp.{secrets.token_hex(8)}")
-        temporary.write_bytes(canonical(holder))
         try:
+            temporary.write_bytes(canonical(holder))
             os.link(temporary, target)
         except FileExistsError:
             return False
         finally:
-            temporary.unlink()
+            temporary.unlink(missing_ok=True)
         return True
     if storage.exists(path):
         return False
@@ -170,8 +184,8 @@ def _create(storage: Storage, path: str, holder: dict[str, Any]) -> bool:
 
 
 @contextmanager
-def _takeover_guard(storage: Storage, path: str) -> Iterator[None]:
-    """On a local root only one contender at a time may remove a stale lease."""
+def _guard(storage: Storage, path: str) -> Iterator[None]:
+    """On a local root only one process at a time looks at a lease and then changes or removes it."""
     if not storage.is_local:
         yield
         return
@@ -189,7 +203,8 @@ def hold(storage: Storage, path: str, run: str, *, wait_s: float = 0.0, ttl_s: f
     Raises:
         LockedError: a live holder has it; the message names it.
     """
-    holder = {**identity(), "token": secrets.token_hex(16), "run": run, "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "beat": 0}
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    holder = {**identity(), "token": secrets.token_hex(16), "run": run, "since": since, "beat": 0}
     deadline = time.monotonic() + wait_s
     watched: tuple[Any, float] | None = None
     beating = False
@@ -203,7 +218,7 @@ def hold(storage: Storage, path: str, run: str, *, wait_s: float = 0.0, ttl_s: f
             watched = (mark, time.monotonic())
         stale = (bool(found) and provably_dead(found)) or time.monotonic() - watched[1] > ttl_s
         if stale:
-            with _takeover_guard(storage, path):
+            with _guard(storage, path):
                 again = _read(storage, path)
                 if again is not None and (again.get("token"), again.get("beat")) == mark:
                     storage.remove(path)

@@ -1,7 +1,8 @@
 """The ledger: every record that comes in is kept, dropped for a named reason, or quarantined, and the sums are checked.
 
-A stage declares its unit of account (documents, pairs, lines, bytes, words, tokens). Each work unit fills a ledger, the ledgers are added up, and
-`check` asserts `in = kept + dropped + quarantined` per language. A language is that on entry; where a stage changes it, `relabelled` counts (from, to).
+A stage declares its unit of account (documents, pairs, lines, bytes, words, tokens). Each work unit fills a ledger, the ledgers are added
+up, and `check` asserts `in = kept + dropped + quarantined` per language. A language is that on entry; where a stage changes it,
+`relabelled` counts (from, to).
 """
 
 from __future__ import annotations
@@ -122,8 +123,11 @@ class Ledger:
         for lang in sorted(self.accounts):
             a = self.accounts[lang]
             accounts[lang] = {
-                "in": a.taken, "kept": a.kept, "dropped": dict(sorted(a.dropped.items())), "quarantined": dict(sorted(a.quarantined.items())),
-            }  # fmt: skip
+                "in": a.taken,
+                "kept": a.kept,
+                "dropped": dict(sorted(a.dropped.items())),
+                "quarantined": dict(sorted(a.quarantined.items())),
+            }
         plain: dict[str, Any] = {"unit": self.unit, "languages": accounts}
         if self.relabelled:
             plain["relabelled"] = {k: dict(sorted(v.items())) for k, v in sorted(self.relabelled.items())}

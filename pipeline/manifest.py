@@ -6,8 +6,8 @@
     pipelines/<name>/state.json             for each instance the recipe and the artifact of its last completed run
     pipelines/<name>/runs/<run>.json        one record a run
 
-A *recipe* is what `plan` can know without running: stage, version, settings, globals, libraries, sources, recipe keys of the inputs. A *key* has the
-inputs' content digests instead, so that an upstream rerun with the same bytes stops there.
+A *recipe* is what `plan` can know without running: stage, version, settings, globals, libraries, sources, recipe keys of the inputs. A
+*key* has the inputs' content digests instead, so that an upstream rerun with the same bytes stops there.
 """
 
 from __future__ import annotations
@@ -121,8 +121,8 @@ def load(storage: Storage, path: str) -> Manifest | None:
             for slot, body in content["outputs"].items()
         }
         return Manifest(path, content["stage"], content["key"], outputs, content["ledgers"], content["counts"], plain["record"])
-    except (KeyError, TypeError) as error:
-        raise IntegrityError(f"{storage.url(path)}: damaged: {error} is missing", path=path) from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise IntegrityError(f"{storage.url(path)}: damaged: {type(error).__name__}: {error}", path=path) from None
 
 
 def missing(storage: Storage, manifest: Manifest) -> str | None:
@@ -174,9 +174,10 @@ def difference(before: Any, after: Any, prefix: str = "") -> list[str]:
             else:
                 lines.extend(difference(before[key], after[key], name))
         return lines
-    if before == after:
+    if before == after and type(before) is type(after):
         return []
-    return [f"{prefix}: {_short(before)} → {_short(after)}"]
+    old, new = _short(before), _short(after)
+    return [f"{prefix}: {old} → {new}" if old != new else f"{prefix}: {before!r} → {after!r}"]
 
 
 def _short(value: Any) -> str:

@@ -96,7 +96,9 @@ def chosen(graph: Graph, planned: list[Planned], choice: Choice) -> list[Planned
         keep = graph.descendants(choice.start) | {choice.start}
         before = [p for p in planned if p.instance.name not in keep and p.instance.name in wanted and p.state != "done"]
         if before:
-            raise ConfigError(f"--from {choice.start}: {before[0].instance.name} comes before it and is not up to date ({before[0].reasons[0]}).")
+            raise ConfigError(
+                f"--from {choice.start}: {before[0].instance.name} comes before it and is not up to date ({before[0].reasons[0]})."
+            )
         wanted = [name for name in wanted if name in keep]
     return [p for p in planned if p.instance.name in wanted]
 
@@ -161,7 +163,9 @@ def _attempt_folder(storage: Storage) -> Iterator[None]:
         mine.mkdir(parents=True, exist_ok=True)
         (mine / "owner.json").write_text(json.dumps(lease.identity()))
     except OSError as error:
-        raise PreflightError(f"storage {storage.root} cannot be written: {error.strerror}. Free space or give another folder (storage=…).") from None
+        raise PreflightError(
+            f"storage {storage.root} cannot be written: {error.strerror}. Free space or give another folder (storage=…)."
+        ) from None
     try:
         yield
     finally:
@@ -256,7 +260,10 @@ class _Run:
                 if not again:
                     raise
                 index = again[0]
-                planned = [Planned(p.instance, "run", ("damaged file",), p.recipe, p.recipe_key, None) if n == index else p for n, p in enumerate(planned)]
+                planned = [
+                    Planned(p.instance, "run", ("damaged file",), p.recipe, p.recipe_key, None) if n == index else p
+                    for n, p in enumerate(planned)
+                ]
                 self.results = [r for r in self.results if r.instance != culprit]
                 continue
             index += 1
@@ -302,10 +309,9 @@ class _Run:
         self.footprint.mark()
         folder = path.rpartition("/")[0]
         work = f"work/{declared.name}/{key}"
-        spool = Path(self.storage.root if self.storage.is_local else self.storage.cache) / work / "spool"
+        spool = f"{work}/spool"
         if instance.name in choice.force and declared.grade is Grade.TRAINING:
             self.storage.remove(work)
-        spool.mkdir(parents=True, exist_ok=True)
         output = Output(self.storage, folder, declared.output)
         workshop = units.Workshop(
             self.storage, declared.name, declared.version, manifests.library_versions(declared.libraries), self.cluster,
@@ -404,7 +410,9 @@ class _Run:
         self.results.append(result)
 
     def _save_record(self, status: str, error: BaseException | None) -> None:
-        stages = {r.instance: {"state": r.state, "seconds": round(r.seconds, 3), "peak_bytes": r.peak_bytes, "key": r.key} for r in self.results}
+        stages = {
+            r.instance: {"state": r.state, "seconds": round(r.seconds, 3), "peak_bytes": r.peak_bytes, "key": r.key} for r in self.results
+        }
         self._record = {
             "run": self.name, "status": status, "stages": stages, "peak_bytes": self.footprint.peak_bytes,
             "error": None if error is None else f"{type(error).__name__}: {error}"[:2000],
@@ -418,4 +426,3 @@ class _Run:
 def read_token(argument: dict[str, str]) -> str:
     """Read what the driver wrote to storage; runs on every node before the first unit."""
     return Storage.at(argument["root"]).read(argument["path"]).decode()
-

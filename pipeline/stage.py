@@ -147,6 +147,18 @@ class Input:
         """A local, verified path of a shard."""
         return self.storage.local(shard.path, shard.sha256)
 
+    def folder(self, prefix: str) -> Path:
+        """A local folder that holds its files below `prefix`, all verified.
+
+        Raises:
+            IntegrityError: there are none, or one is damaged.
+        """
+        names = self.names(f"{prefix}/")
+        if not names:
+            raise IntegrityError(f"{self.manifest.path}: has no files below {prefix}/")
+        paths = [self.path(name) for name in names]
+        return Path(str(paths[0])[: -len(names[0]) - 1 + len(prefix) + 1])
+
     def reference(self) -> list[dict[str, Any]]:
         """Its shards as plain data, to be given to workers."""
         return [shard.plain() for shard in self.shards]
@@ -183,6 +195,11 @@ class Output:
                 with self.file(slot, f"{prefix}/{found.relative_to(source).as_posix()}") as path:
                     path.write_bytes(found.read_bytes())
 
+    def refer(self, slot: str, name: str, published: Published) -> None:
+        """Name a file that already lies in storage as part of a slot, without a copy."""
+        self._known(slot)
+        self.files.setdefault(slot, {})[name] = published
+
     @contextmanager
     def evidence(self, name: str) -> Iterator[Path]:
         """Write a plot or a card: kept with the artifact and shown in MLflow, outside every key."""
@@ -205,7 +222,8 @@ class Output:
     def contents(self) -> dict[str, SlotContent]:
         """All slots as they enter the manifest."""
         return {
-            slot: SlotContent(kind.name, tuple(self.shards.get(slot, ())), self.files.get(slot, {})) for slot, kind in sorted(self.types.items())
+            slot: SlotContent(kind.name, tuple(self.shards.get(slot, ())), self.files.get(slot, {}))
+            for slot, kind in sorted(self.types.items())
         }
 
 
@@ -234,7 +252,7 @@ class Context:
     sources: tuple[tuple[Source, str], ...]
     workshop: Workshop
     cluster: Callable[[], Cluster]
-    spool: Path
+    spool: str
     work: str
     fence: Callable[[], None]
     on_poll: Callable[[], None]

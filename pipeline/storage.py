@@ -1,9 +1,9 @@
 """The only door to fsspec: atomic publish, checksums, listing of sources.
 
 A *storage root* is a folder or an fsspec URL; everything below it is named by relative paths with `/`. Publishing a file: write to
-`tmp/<attempt>/`, flush and fsync, sha256, rename, fsync of the folder. On an object store the final key is written
-once, and only the manifest that names it makes it visible. Sources (inputs that others own) are listed with a *token* (size and mtime, or etag),
-under which their sha256 is cached: a changed token means rehash, never rerun by itself.
+`tmp/<attempt>/`, flush and fsync, sha256, rename, fsync of the folder. On an object store the final key is written once, and only the
+manifest that names it makes it visible. Sources (inputs that others own) are listed with a *token* (size and mtime, or etag), under which
+their sha256 is cached: a changed token means rehash, never rerun by itself.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote
 
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError, PreflightError
 from pipeline.failpoint import failpoint
 
 _CHUNK = 1 << 20
-_VERIFIED: set[tuple[str, str, int, int]] = set()
+_TOKEN_FIELDS = (
+    "ETag", "etag", "generation", "mtime", "modified", "created", "LastModified", "Last-Modified", "last_modified", "version_id",
+)  # fmt: skip
+"""What the listings of object stores and servers call the mark that changes with the bytes."""
+_VERIFIED: set[tuple[str, str, int, int, int]] = set()
 """Files that this process has hashed: verified once, at the first read."""
 
 
@@ -56,11 +60,16 @@ def file_sha256(path: Path) -> str:
 
 
 def without_userinfo(url: str) -> str:
-    """The URL without user and password, fit for a log."""
-    if "://" not in url:
-        return url
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    """The URL (or chain of URLs) without user and password, fit for a log."""
+    return re.sub(r"(?<=://)[^/\s]*@", "", url)
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each entry on disk before a file in it is."""
+    made = [above for above in (folder, *folder.parents) if not above.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for above in reversed(made):
+        _fsync_folder(above.parent)
 
 
 def _fsync_folder(folder: Path) -> None:
@@ -86,6 +95,8 @@ class Storage:
         Raises:
             ConfigError: the URL's scheme is not known to fsspec, or the library for it is not installed.
         """
+        if root.startswith("file://"):
+            root = unquote(root.removeprefix("file://"))
         if "://" not in root:
             return cls(str(Path(root).expanduser().absolute()), "", attempt)
         cache = Path.home() / ".cache" / "xlm-pipeline" / digest(root)[:16]
@@ -104,7 +115,8 @@ class Storage:
     def _filesystem(self) -> Any:
         import fsspec
 
-        return fsspec.core.url_to_fs(self.root)[0]
+        # Other processes write here too, so no listing may be remembered.
+        return fsspec.core.url_to_fs(self.root, use_listings_cache=False)[0]
 
     def _remote(self, path: str) -> str:
         import fsspec
@@ -112,8 +124,8 @@ class Storage:
         return str(fsspec.core.url_to_fs(self.root)[1]).rstrip("/") + "/" + path
 
     def url(self, path: str) -> str:
-        """The full name of a file below the root."""
-        return f"{self.root}/{path}"
+        """The full name of a file below the root, for messages: without user and password."""
+        return f"{without_userinfo(self.root)}/{path}"
 
     def prepare(self) -> None:
         """Make the root and check that it can be written.
@@ -126,8 +138,10 @@ class Storage:
         probe = Path(self.root) / f"tmp.probe-{uuid.uuid4().hex[:8]}"
         try:
             Path(self.root).mkdir(parents=True, exist_ok=True)
-            probe.write_bytes(b"x" * 4096)
-            probe.unlink()
+            try:
+                probe.write_bytes(b"x" * 4096)
+            finally:
+                probe.unlink(missing_ok=True)
         except OSError as error:
             raise PreflightError(
                 f"storage {self.root} cannot be written: {error.strerror}. Give another folder (storage=/data/xlm) or mend its permissions."
@@ -177,7 +191,9 @@ class Storage:
         try:
             return json.loads(raw)
         except ValueError:
-            raise IntegrityError(f"{self.url(path)}: damaged: not JSON. Remove it and run again; what depends on it is made anew.") from None
+            raise IntegrityError(
+                f"{self.url(path)}: damaged: not JSON. Remove it and run again; what depends on it is made anew.", path=path
+            ) from None
 
     def list(self, path: str) -> list[str]:
         """Paths of all files below a folder, sorted; temporary ones included."""
@@ -233,7 +249,7 @@ class Storage:
         failpoint("publish.before_rename")
         if self.is_local:
             target = Path(self.root) / path
-            target.parent.mkdir(parents=True, exist_ok=True)
+            _make_folder(target.parent)
             temporary.replace(target)
             _fsync_folder(target.parent)
         else:
@@ -261,17 +277,22 @@ class Storage:
         """A local path holding the file: itself, or a verified copy in the cache.
 
         Raises:
-            IntegrityError: the bytes are not those of `sha256`, or the file is missing.
+            IntegrityError: the bytes are not those of `sha256`, or a file with a `sha256` (or on a remote root) is missing.
         """
         if self.is_local:
             target = Path(self.root) / path
         else:
             target = Path(self.cache) / path
-            if not target.exists() or (sha256 and file_sha256(target) != sha256):
+            if not target.exists() or sha256 is None or file_sha256(target) != sha256:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 temporary = target.parent / f"tmp.{uuid.uuid4().hex}"
-                self._filesystem().get_file(self._remote(path), str(temporary))
-                temporary.replace(target)
+                try:
+                    self._filesystem().get_file(self._remote(path), str(temporary))
+                    temporary.replace(target)
+                except FileNotFoundError:
+                    raise IntegrityError(f"{self.url(path)}: is gone", path=path) from None
+                finally:
+                    temporary.unlink(missing_ok=True)
         if sha256 is not None:
             verify(target, sha256)
         return target
@@ -285,12 +306,13 @@ def verify(path: Path, sha256: str) -> None:
     """
     try:
         status = path.stat()
-        seen = (str(path), sha256, status.st_size, status.st_mtime_ns)
+        seen = (str(path), sha256, status.st_size, status.st_mtime_ns, status.st_ino)
         if seen in _VERIFIED:
             return
         found = file_sha256(path)
     except OSError as error:
-        raise IntegrityError(f"{path}: {os.strerror(error.errno or errno.EIO)}; it is recorded with sha256 {sha256[:12]}…", path=str(path)) from None
+        reason = os.strerror(error.errno or errno.EIO)
+        raise IntegrityError(f"{path}: {reason}; it is recorded with sha256 {sha256[:12]}…", path=str(path)) from None
     if found != sha256:
         raise IntegrityError(f"{path}: damaged: sha256 {found[:12]}…, recorded {sha256[:12]}…", path=str(path))
     _VERIFIED.add(seen)
@@ -301,7 +323,11 @@ def verify(path: Path, sha256: str) -> None:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that others own. `name` is stable under a move of the root: the part of the path that the pattern matched."""
+    """A file that others own.
+
+    `name` is stable under a move of the root: the part of the path that the pattern matched. `token` changes with the bytes; it is empty
+    where the store tells nothing but the size.
+    """
 
     url: str
     name: str
@@ -318,10 +344,11 @@ def pattern_for(path: str, spelling: str | None) -> str:
 def list_sources(path: str, spellings: dict[str, tuple[str, ...]]) -> list[Source]:
     """Files matched by a path, glob or fsspec URL, in the order of (name, lang).
 
-    Where `path` holds `{lang}`, `spellings` gives for each language the codes it may be written as; the first spelling with a match is taken.
+    Where `path` holds `{lang}`, `spellings` gives for each language the codes it may be written as; the first spelling with a match is
+    taken. Nothing matched is an empty list; a path without wildcards is taken as it is.
 
     Raises:
-        MissingSourceError: the place cannot be reached, or a name leaves its folder.
+        MissingSourceError: the place cannot be reached, or a file that matches cannot be read.
     """
     found: list[Source] = []
     fixed = len(_fixed_root(path))
@@ -353,33 +380,41 @@ def _glob(pattern: str, lang: str | None, fixed: int) -> list[Source]:
     shown = without_userinfo(pattern)
     try:
         filesystem, inner = fsspec.core.url_to_fs(pattern)
+        filesystem.invalidate_cache()
         names = filesystem.glob(inner, detail=True) if any(c in inner for c in "*?[") else {inner: filesystem.info(inner)}
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, ImportError) as error:
-        raise MissingSourceError(f"source {shown}: cannot be listed: {type(error).__name__}: {error}") from None
-    prefix = pattern[: len(pattern) - len(inner)] if pattern.endswith(inner) else ""
+    except Exception as error:  # noqa: BLE001 - each store's library raises errors of its own
+        raise MissingSourceError(f"source {shown}: cannot be listed: {type(error).__name__}: {without_userinfo(str(error))}") from None
+    # Names come back bare; `zip://*.txt::s3://bucket/a.zip` needs what stands before and after them.
+    head, chain, rest = pattern.partition("::")
+    if "://" not in head:
+        head, chain, rest = pattern, "", ""
+    prefix = head[: len(head) - len(inner)] if head.endswith(inner) else ""
     found = []
     for name, info in sorted(names.items()):
         if info.get("type") == "directory":
             continue
-        token = digest([str(info.get(k)) for k in ("ETag", "etag", "generation", "mtime", "LastModified", "size")])
+        evidence = [str(info[field]) for field in _TOKEN_FIELDS if info.get(field)]
+        token = digest([*evidence, info.get("size")]) if evidence else ""
         url = prefix + name if prefix else str(filesystem.unstrip_protocol(name))
-        found.append(Source(url, url[fixed:] or url, lang, int(info.get("size") or 0), token))
+        found.append(Source(url + chain + rest, url[fixed:] or url, lang, int(info.get("size") or 0), token))
     return found
 
 
 def _glob_local(pattern: str, lang: str | None, fixed: int) -> list[Source]:
     import glob
 
-    wild = any(c in pattern for c in "*?[")
-    names = sorted(glob.glob(pattern, recursive=True)) if wild else [pattern]
+    wild = any(c in pattern for c in "*?[") and not Path(pattern).exists()
+    names = sorted(glob.glob(pattern, recursive=True)) if wild else [pattern]  # noqa: PTH207 - a `Path` would normalise the name
     found = []
     for name in names:
         try:
             status = Path(name).stat()
-        except OSError:
-            continue
+        except OSError as error:
+            if isinstance(error, (FileNotFoundError, NotADirectoryError)) and not Path(name).is_symlink():
+                continue
+            raise MissingSourceError(f"source {name}: cannot be read: {error.strerror}.") from None
         if Path(name).is_dir():
             continue
         found.append(Source(name, name[fixed:], lang, status.st_size, f"{status.st_size}-{status.st_mtime_ns}"))
@@ -399,8 +434,9 @@ def open_source(url: str) -> BinaryIO:
 
         opened: BinaryIO = fsspec.open(url, "rb").open()
         return opened
-    except OSError as error:
-        raise MissingSourceError(f"source {without_userinfo(url)}: cannot be read: {error.strerror or error}") from None
+    except Exception as error:  # noqa: BLE001 - each store's library raises errors of its own
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {without_userinfo(str(error))}"
+        raise MissingSourceError(f"source {without_userinfo(url)}: cannot be read: {reason}") from None
 
 
 def source_digests(storage: Storage, sources: list[Source], *, remember: bool) -> dict[str, str]:
@@ -413,17 +449,18 @@ def source_digests(storage: Storage, sources: list[Source], *, remember: bool) -
     """
     digests: dict[str, str] = {}
     for book, group in _books(sources).items():
-        known = storage.read_json(book) or {}
+        known = _remembered(storage, book)
         changed = False
         for source in group:
-            entry = known.get(source.url)
-            if entry is None or entry["token"] != source.token:
+            name = without_userinfo(source.url)
+            entry = known.get(name)
+            if entry is None or not source.token or entry["token"] != source.token:
                 with open_source(source.url) as stream:
                     value = hashlib.sha256()
                     while chunk := stream.read(_CHUNK):
                         value.update(chunk)
                 entry = {"token": source.token, "sha256": value.hexdigest()}
-                known[source.url] = entry
+                known[name] = entry
                 changed = True
             digests[source.url] = entry["sha256"]
         if changed and remember:
@@ -431,12 +468,19 @@ def source_digests(storage: Storage, sources: list[Source], *, remember: bool) -
     return digests
 
 
+def _remembered(storage: Storage, book: str) -> dict[str, Any]:
+    """A cache of digests; a damaged one is begun anew."""
+    try:
+        known = storage.read_json(book)
+    except IntegrityError:
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
 def _books(sources: list[Source]) -> dict[str, list[Source]]:
     """Sources grouped by the cache file that remembers their digests: one a folder."""
     books: dict[str, list[Source]] = {}
     for source in sources:
-        folder = source.url.rpartition("/")[0]
+        folder = without_userinfo(source.url).rpartition("/")[0]
         books.setdefault(f"sources/digests/{digest(folder)[:32]}.json", []).append(source)
     return books
-
-

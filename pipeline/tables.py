@@ -27,7 +27,13 @@ class TableWriter:
         self.rows = 0
 
     def row(self, values: Mapping[str, Any]) -> None:
-        """Add a row; a column left out is null."""
+        """Add a row; a column left out is null.
+
+        Raises:
+            KeyError: a value of no column of the schema.
+        """
+        if not values.keys() <= self._columns.keys():
+            raise KeyError(f"{sorted(values.keys() - self._columns.keys())}: the table has the columns {list(self._columns)}")
         for name, column in self._columns.items():
             column.append(values.get(name))
         self._waiting += 1
@@ -41,27 +47,36 @@ class TableWriter:
         table = pa.table(dict(columns), schema=self._schema) if isinstance(columns, Mapping) else columns
         table = pa.Table.from_batches([table]) if isinstance(table, pa.RecordBatch) else table
         for piece in table.combine_chunks().to_batches(max_chunksize=ROWS_PER_BATCH):
-            self._writer.write_batch(piece)
+            self._write(piece)
         self.rows += table.num_rows
 
     def partition(self, columns: Mapping[str, Any]) -> None:
         """Add one record batch as it is, even if empty: batch p of the file is partition p."""
         self.flush()
         batch = pa.record_batch([pa.array(columns[f.name], type=f.type) for f in self._schema], schema=self._schema)
-        self._writer.write_batch(batch)
+        self._write(batch)
         self.rows += batch.num_rows
 
     def flush(self) -> None:
         """Write what is waiting."""
         if self._waiting:
             arrays = [pa.array(self._columns[f.name], type=f.type) for f in self._schema]
-            self._writer.write_batch(pa.record_batch(arrays, schema=self._schema))
+            self._write(pa.record_batch(arrays, schema=self._schema))
             self._columns = {name: [] for name in self._schema.names}
             self._waiting = 0
 
+    def _write(self, batch: pa.RecordBatch) -> None:
+        # Arrow itself writes a null into a column that forbids it.
+        for field in self._schema:
+            if not field.nullable and batch.column(field.name).null_count:
+                raise ValueError(f"the column {field.name!r} may hold no null")
+        self._writer.write_batch(batch)
+
 
 @contextmanager
-def write_table(path: Path, schema: pa.Schema, *, compression: str | None = None, rows_per_batch: int = ROWS_PER_BATCH) -> Iterator[TableWriter]:
+def write_table(
+    path: Path, schema: pa.Schema, *, compression: str | None = None, rows_per_batch: int = ROWS_PER_BATCH
+) -> Iterator[TableWriter]:
     """Write an Arrow IPC file at a local path."""
     options = pa.ipc.IpcWriteOptions(compression=compression, use_threads=False)
     with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema, options=options) as writer:

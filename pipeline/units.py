@@ -1,19 +1,24 @@
 """Work units: the grain of work, resume and incremental retraining.
 
-A *unit* is a slice of input with a content digest. Its key is sha256(stage, phase, VERSION, settings that shape output, LIBRARIES, digests of side
-inputs, content digest of the slice); its files and its record lie at `units/<stage>/<phase>/<key>.*` and are shared by all runs, so resume,
-caching and "only new data is worked on" are one look-up:
+A *unit* is a slice of input with a content digest. Its key is sha256(stage, phase, VERSION, settings that shape output, LIBRARIES, digests
+of side inputs, content digest of the slice); its files and its record lie at `units/<stage>/<phase>/<key>.*` and are shared by all runs, so
+resume, caching and "only new data is worked on" are one look-up:
 
-    units -> keys -> those without a record -> batches of small units -> Ray tasks (`execute`, on a worker) -> files, then the record -> results
-                                                                                                                   in the order of the units
+    units -> keys -> those without a record -> batches of small units -> Ray tasks (`execute`, on a worker) -> files, then the record
+          -> results in the order of the units
 
-A worker that dies, hangs past the deadline or outgrows its memory takes its batch with it: the units are tried again, each alone. After two deaths
-alone a unit is split: trial runs over ranges of its records, publishing nothing, find the record that kills; the unit
-then reruns with `skip={record}`. Node loss and preemption never count. An error that the code raises on purpose ends the stage.
+A worker that dies, hangs past the deadline or outgrows its memory takes its batch with it: the units are tried again, each alone. After two
+deaths alone a unit is split: trial runs over ranges of its records, publishing nothing, find the record that kills; the unit then reruns
+with `skip={record}`. Node loss and preemption never count. An error that the code raises on purpose ends the stage.
+
+A task may wait in Ray's queue for as long as others take, so its deadline counts from the moment at which the driver sees the mark that it
+leaves at its start: `tmp/<attempt>/started/<number>`.
 """
 
 from __future__ import annotations
 
+import errno
+import itertools
 import logging
 import os
 import random
@@ -21,17 +26,16 @@ import shutil
 import sys
 import tempfile
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pipeline.cluster import Cluster, NodeLost, TaskRaised, WorkerDied
-from pipeline.errors import PipelineError, QuarantineError, StageError, UnitError
+from pipeline.cluster import Cluster, Handle, NodeLost, TaskRaised, WorkerDied
+from pipeline.errors import IntegrityError, PipelineError, QuarantineError, StageError, UnitError
 from pipeline.failpoint import failpoint
 from pipeline.ledger import Ledger
 from pipeline.manifest import Shard
@@ -45,13 +49,17 @@ BATCH_UNITS = 16
 DEATHS_ALONE = 2
 TRANSIENT_TRIES = 4
 NODE_LOSSES = 20
+UNEXPLAINED = 3
+POLL_S = 0.5
+LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Errors of a file system that do not go away by trying again."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Unit:
-    """A slice of input: its content digest, what a worker needs to know to read it (plain data), its size in bytes and a name for messages."""
+    """A slice of input: its content digest, what a worker needs to know to read it (plain data), its size in bytes, a name for messages."""
 
     content: str
     argument: Mapping[str, Any]
@@ -123,15 +131,17 @@ def unit_path(stage: str, phase: str, key: str, name: str) -> str:
     return f"units/{stage}/{phase}/{key[:2]}/{key}.{name}"
 
 
-def find(storage: Storage, stage: str, phase: str, key: str, unit: str) -> UnitResult | None:
-    """A finished unit, or None; a record whose files are gone or have another size counts as none."""
-    plain = storage.read_json(unit_path(stage, phase, key, "json"))
-    if plain is None:
+def find(storage: Storage, stage: str, phase: str, key: str) -> UnitResult | None:
+    """A finished unit, or None; a record that is damaged, or whose files are gone or have another size, counts as none."""
+    try:
+        plain = storage.read_json(unit_path(stage, phase, key, "json"))
+        if plain is None:
+            return None
+        files = {name: Shard(**entry) for name, entry in plain["files"].items()}
+        found = UnitResult(key, files, Ledger.from_plain(plain["ledger"]), plain["counts"], tuple(plain["poison"]))
+    except (IntegrityError, KeyError, TypeError, AttributeError):
         return None
-    files = {name: Shard(**entry) for name, entry in plain["files"].items()}
-    if any(storage.size(shard.path) != shard.bytes for shard in files.values()):
-        return None
-    return UnitResult(key, files, Ledger.from_plain(plain["ledger"]), plain["counts"], tuple(plain["poison"]))
+    return found if all(storage.size(shard.path) == shard.bytes for shard in files.values()) else None
 
 
 def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[UnitResult]:
@@ -148,7 +158,7 @@ def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[U
     for key, unit in zip(keys, units, strict=True):
         if key in results or key in todo:
             continue
-        found = find(workshop.storage, workshop.stage, phase.name, key, phase.unit)
+        found = find(workshop.storage, workshop.stage, phase.name, key)
         if found is None:
             todo[key] = unit
         else:
@@ -159,7 +169,8 @@ def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[U
             results.update(_Queue(workshop, phase, todo, progress).drain())
     poison = sum(len(results[key].poison) for key in set(keys))
     if poison > workshop.max_poison:
-        named = [f"{unit.label} record {r}" for key, unit in zip(keys, units, strict=True) for r in results[key].poison]
+        labels = dict(zip(reversed(keys), (unit.label for unit in reversed(units)), strict=True))
+        named = [f"{label} record {record}" for key, label in reversed(labels.items()) for record in results[key].poison]
         raise QuarantineError(
             f"{workshop.title}: {poison} record(s) kill their worker: {'; '.join(named[:5])}. "
             f"Remove them from the source, or allow them with quarantine.max_poison={poison}."
@@ -189,8 +200,32 @@ def batches(todo: Mapping[str, Unit], workers: int) -> list[list[str]]:
 class _Attempt:
     keys: list[str]
     skip: tuple[int, ...] = ()
-    started_at_s: float = 0.0
     tries: int = 0
+
+
+class _Clock:
+    """Tells for how long a task has run, from the mark that it leaves at its start; None while it waits in Ray's queue."""
+
+    def __init__(self, storage: Storage, deadline_s: float) -> None:
+        self.mark = f"tmp/{storage.attempt}/started/{next(_NUMBERS)}"
+        self._storage, self._deadline_s = storage, deadline_s
+        self._look_every_s = min(POLL_S, deadline_s / 4) if storage.is_local else max(POLL_S, deadline_s / 20)
+        self._looked_at_s = time.monotonic()
+        self._started_at_s: float | None = None
+
+    def is_over(self) -> bool:
+        now = time.monotonic()
+        if self._started_at_s is None and now - self._looked_at_s >= self._look_every_s:
+            self._looked_at_s = now
+            if self._storage.exists(self.mark):
+                self._started_at_s = now
+        return self._started_at_s is not None and now - self._started_at_s > self._deadline_s
+
+    def clear(self) -> None:
+        self._storage.remove(self.mark)
+
+
+_NUMBERS = itertools.count(1)
 
 
 class _Queue:
@@ -199,116 +234,140 @@ class _Queue:
     def __init__(self, workshop: Workshop, phase: Phase, todo: Mapping[str, Unit], progress: Progress) -> None:
         self._workshop, self._phase, self._todo, self._progress = workshop, phase, todo, progress
         self._cluster = workshop.cluster()
+        self._poll_s = min(POLL_S, workshop.deadline_s / 4)
         self._deaths: dict[str, list[str]] = {}
+        self._unexplained: dict[str, int] = {}
         self._losses = 0
         self._results: dict[str, UnitResult] = {}
 
     def drain(self) -> dict[str, UnitResult]:
         pending = deque(_Attempt(keys) for keys in batches(self._todo, self._cluster.workers))
-        running: dict[Any, _Attempt] = {}
+        running: dict[Handle, tuple[_Attempt, _Clock]] = {}
         try:
             while pending or running:
                 while pending and len(running) < 2 * self._cluster.workers:
                     attempt = pending.popleft()
-                    attempt.started_at_s = time.monotonic()
-                    running[self._submit(attempt)] = attempt
-                for handle in self._cluster.wait(list(running), 0.5):
-                    pending.extend(self._finish(handle, running.pop(handle)))
-                for handle, attempt in list(running.items()):
-                    # Twice as many tasks as workers are in flight, so a task may wait for one whole deadline before it starts.
-                    if time.monotonic() - attempt.started_at_s > 2 * self._workshop.deadline_s:
+                    handle, clock = self._submit(attempt)
+                    running[handle] = (attempt, clock)
+                for handle in self._cluster.wait(list(running), self._poll_s):
+                    attempt, clock = running.pop(handle)
+                    clock.clear()
+                    pending.extend(self._finish(handle, attempt))
+                for handle, (attempt, clock) in list(running.items()):
+                    if clock.is_over():
                         self._cluster.cancel(handle)
-                        running.pop(handle)
+                        del running[handle]
+                        clock.clear()
                         pending.extend(self._died(attempt, "time"))
                 self._progress.update(len(self._results))
         finally:
-            for handle in running:
+            for handle, (_, clock) in running.items():
                 self._cluster.cancel(handle)
+                clock.clear()
         return self._results
 
-    def _argument(self, keys: Sequence[str], **extra: Any) -> dict[str, Any]:
-        return {
-            "root": self._workshop.storage.root,
-            "attempt": self._workshop.storage.attempt,
-            "stage": self._workshop.stage,
-            "phase": self._phase.name,
-            "function": self._phase.function,
-            "settings": dict(self._phase.settings),
-            "given": dict(self._phase.given),
-            "unit": self._phase.unit,
-            "units": [{"key": key, "argument": dict(self._todo[key].argument), "label": self._todo[key].label} for key in keys],
-            **extra,
+    def _submit(self, attempt: _Attempt, only: tuple[int, int] | None = None) -> tuple[Handle, _Clock]:
+        workshop, phase = self._workshop, self._phase
+        clock = _Clock(workshop.storage, workshop.deadline_s)
+        argument = {
+            "root": workshop.storage.root,
+            "attempt": workshop.storage.attempt,
+            "started": clock.mark,
+            "stage": workshop.stage,
+            "phase": phase.name,
+            "function": phase.function,
+            "settings": dict(phase.settings),
+            "given": dict(phase.given),
+            "unit": phase.unit,
+            "units": [{"key": key, "argument": dict(self._todo[key].argument), "label": self._todo[key].label} for key in attempt.keys],
+            "skip": list(attempt.skip),
+            "only": None if only is None else list(only),
         }
+        memory_bytes = phase.memory_bytes or self._cluster.settings.memory_per_worker
+        label = f"{workshop.title} {phase.name}"
+        return self._cluster.submit("pipeline.units:execute", argument, cpus=phase.cpus, memory_bytes=memory_bytes, label=label), clock
 
-    def _submit(self, attempt: _Attempt, **extra: Any) -> Any:
-        argument = self._argument(attempt.keys, skip=list(attempt.skip), **extra)
-        label = f"{self._workshop.title} {self._phase.name}"
-        return self._cluster.submit(
-            "pipeline.units:execute", argument, cpus=self._phase.cpus, memory_bytes=self._phase.memory_bytes, label=label
-        )
+    def _found(self, key: str) -> bool:
+        """Whether the unit is done; if so its result is kept."""
+        found = find(self._workshop.storage, self._workshop.stage, self._phase.name, key)
+        if found is not None:
+            self._results[key] = replace(found, worked=True)
+        return found is not None
 
-    def _finish(self, handle: Any, attempt: _Attempt) -> list[_Attempt]:
+    def _named(self, key: str) -> str:
+        return f"{self._workshop.title}: {self._todo[key].label}"
+
+    def _finish(self, handle: Handle, attempt: _Attempt) -> list[_Attempt]:
         try:
             self._cluster.result(handle)
         except WorkerDied as error:
             return self._died(attempt, error.reason)
         except NodeLost as error:
-            self._losses += 1
-            if self._losses > NODE_LOSSES:
-                raise StageError(f"{self._workshop.title}: nodes were lost {self._losses} times: {error}. See the cluster's own log.") from error
-            log.warning("%s: %s; its units go to another node", self._workshop.title, error)
+            self._lost(error)
             return [_Attempt(attempt.keys, attempt.skip)]
         except TaskRaised as error:
             return self._raised(attempt, error)
         for key in attempt.keys:
-            found = find(self._workshop.storage, self._workshop.stage, self._phase.name, key, self._phase.unit)
-            if found is None:
-                raise UnitError(f"{self._workshop.title}: {self._todo[key].label}: its task ended but left no record; is the storage shared by all nodes?")
-            self._results[key] = UnitResult(key, found.files, found.ledger, found.counts, found.poison, True)
+            if not self._found(key):
+                raise UnitError(f"{self._named(key)}: its task ended but left no record; is the storage shared by all nodes?")
         return []
+
+    def _lost(self, error: NodeLost) -> None:
+        self._losses += 1
+        if self._losses > NODE_LOSSES:
+            raise StageError(f"{self._workshop.title}: nodes were lost {self._losses} times: {error}. See the cluster's log.") from error
+        log.warning("%s: %s; its units go to another node", self._workshop.title, error)
 
     def _raised(self, attempt: _Attempt, raised: TaskRaised) -> list[_Attempt]:
         error = raised.error
-        labels = ", ".join(self._todo[key].label for key in attempt.keys[:3])
         if isinstance(error, PipelineError):
             raise error
-        if isinstance(error, OSError) and attempt.tries < TRANSIENT_TRIES and getattr(error, "errno", None) not in (28, 30, 13, 122):
-            log.warning("%s: %s: %s; tried again", self._workshop.title, labels, error)
-            time.sleep(0.1 * 2**attempt.tries)
-            return [_Attempt(attempt.keys, attempt.skip, tries=attempt.tries + 1)]
+        if isinstance(error, MemoryError):
+            return self._died(attempt, "memory")
+        # Units of a batch are worked in turn: the first without a record is the one that failed.
+        left = [key for key in attempt.keys if not self._found(key)]
+        named = self._named((left or attempt.keys)[0])
         if isinstance(error, OSError):
-            raise UnitError(f"{self._workshop.title}: {labels}: {error}") from None
-        log.error("%s", raised)
-        raise UnitError(f"{self._workshop.title}: {labels}: {type(error).__name__}: {error}") from None
+            if attempt.tries >= TRANSIENT_TRIES or error.errno in LASTING:
+                raise UnitError(f"{named}: {error}") from None
+            log.warning("%s: %s; tried again", named, error)
+            time.sleep(0.1 * 2**attempt.tries)
+            return [_Attempt(left, attempt.skip, attempt.tries + 1)] if left else []
+        log.error("%s", raised.traceback)
+        raise UnitError(f"{named}: {type(error).__name__}: {error}") from None
 
     def _died(self, attempt: _Attempt, reason: str) -> list[_Attempt]:
-        left = []
-        for key in attempt.keys:
-            found = find(self._workshop.storage, self._workshop.stage, self._phase.name, key, self._phase.unit)
-            if found is None:
-                left.append(key)
-            else:
-                self._results[key] = UnitResult(key, found.files, found.ledger, found.counts, found.poison, True)
+        left = [key for key in attempt.keys if not self._found(key)]
         if len(attempt.keys) > 1 or not left:
             log.warning("%s: a worker died (%s); %d units are tried again, each alone", self._workshop.title, reason, len(left))
             return [_Attempt([key]) for key in left]
         key = left[0]
         deaths = self._deaths.setdefault(key, [])
         deaths.append(reason)
-        log.warning("%s: %s: worker died (%s), alone, time %d", self._workshop.title, self._todo[key].label, reason, len(deaths))
+        log.warning("%s: worker died (%s), alone, time %d", self._named(key), reason, len(deaths))
         if len(deaths) < DEATHS_ALONE:
             return [_Attempt([key], attempt.skip)]
-        if len(attempt.skip) >= max(1, self._workshop.max_poison + 1):
-            raise QuarantineError(f"{self._workshop.title}: {self._todo[key].label}: records {list(attempt.skip)} kill their worker ({reason}).")
+        if len(attempt.skip) > self._workshop.max_poison:
+            raise QuarantineError(
+                f"{self._named(key)}: more than {self._workshop.max_poison} record(s) kill their worker ({reason}): "
+                f"{', '.join(map(str, attempt.skip))} and at least one more. Remove them from the source, or raise quarantine.max_poison."
+            )
         record = self._isolate(key, attempt.skip)
         self._deaths[key] = []
-        return [_Attempt([key], (*attempt.skip, record))]
+        return [_Attempt([key], attempt.skip if record is None else (*attempt.skip, record))]
 
-    def _isolate(self, key: str, skip: tuple[int, ...]) -> int:
-        """The number of the record that kills, by halving ranges in trial runs that publish nothing."""
+    def _isolate(self, key: str, skip: tuple[int, ...]) -> int | None:
+        """The number of the record that kills, by halving ranges in trial runs that publish nothing; None if it kills no more."""
+        dies = f"{self._named(key)}: its worker dies ({self._deaths[key][-1]})"
         size = self._trial(key, skip, (0, 0))
         if not size:
-            raise UnitError(f"{self._workshop.title}: {self._todo[key].label}: its worker dies ({self._deaths[key][-1]}) before it reads a record.")
+            raise UnitError(f"{dies} before it reads a record.")
+        if self._trial(key, skip, (0, size)) is not None:
+            self._unexplained[key] = self._unexplained.get(key, 0) + 1
+            if self._unexplained[key] >= UNEXPLAINED:
+                raise UnitError(f"{dies} again and again, but not in a trial run. See the cluster's log: something else kills it.")
+            log.warning("%s, but not in a trial run; it is tried again", dies)
+            return None
         low, high = 0, size
         while high - low > 1:
             middle = (low + high) // 2
@@ -318,30 +377,40 @@ class _Queue:
                 low = middle
             else:
                 raise UnitError(
-                    f"{self._workshop.title}: {self._todo[key].label}: its worker dies ({self._deaths[key][-1]}), but no record alone kills it. "
+                    f"{dies}, but no record alone kills it. "
                     "Give workers more memory (cluster.memory_per_worker) or more time (cluster.unit_deadline_s)."
                 )
-        log.warning("%s: %s: record %d kills its worker and is set apart", self._workshop.title, self._todo[key].label, low)
+        log.warning("%s: record %d kills its worker and is set apart", self._named(key), low)
         return low
 
     def _trial(self, key: str, skip: tuple[int, ...], span: tuple[int, int]) -> int | None:
         """Run a range of records; the number of records in the unit, or None where the worker died."""
-        handle = self._submit(_Attempt([key], skip), only=list(span))
-        deadline = time.monotonic() + self._workshop.deadline_s
-        while time.monotonic() < deadline:
-            if self._cluster.wait([handle], 0.5):
-                try:
-                    value = self._cluster.result(handle)
-                except WorkerDied:
+        attempt = _Attempt([key], skip, TRANSIENT_TRIES)
+        while True:
+            handle, clock = self._submit(attempt, span)
+            try:
+                while not self._cluster.wait([handle], self._poll_s):
+                    if clock.is_over():
+                        self._cluster.cancel(handle)
+                        return None
+                value = self._cluster.result(handle)
+            except WorkerDied:
+                return None
+            except NodeLost as error:
+                self._lost(error)
+                continue
+            except TaskRaised as error:
+                if isinstance(error.error, MemoryError):
                     return None
-                except NodeLost:
-                    return self._trial(key, skip, span)
-                except TaskRaised as error:
-                    self._raised(_Attempt([key], skip, tries=TRANSIENT_TRIES), error)
-                assert isinstance(value, dict)
-                return int(value["records"])
-        self._cluster.cancel(handle)
-        return None
+                self._raised(attempt, error)
+                continue
+            except BaseException:
+                self._cluster.cancel(handle)
+                raise
+            finally:
+                clock.clear()
+            assert isinstance(value, dict)
+            return int(value["records"])
 
 
 # ---------------------------------------------------------------- on the worker
@@ -378,11 +447,11 @@ class Task:
 
     @contextmanager
     def table(self, name: str, schema: Any, *, compression: str | None = None, one_batch: bool = False) -> Iterator[Any]:
-        """Write an Arrow file `<key>.<name>.arrow`; yields a `TableWriter`. With `one_batch` each column is one run of memory when mapped."""
+        """Write an Arrow file `<key>.<name>.arrow`; yields a `TableWriter`. With `one_batch` a mapped column is one run of memory."""
         from pipeline.tables import ROWS_PER_BATCH, write_table
 
         path = self._place(f"{name}.arrow")
-        self._files[name] = (path, 0, f"{name}.arrow")
+        self._files[name] = (path, 0, f"{name}.arrow")  # so that `clear` finds it if writing fails
         rows_per_batch = sys.maxsize if one_batch else ROWS_PER_BATCH
         with write_table(path, schema, compression=compression, rows_per_batch=rows_per_batch) as writer:
             yield writer
@@ -436,7 +505,7 @@ def function_of(name: str) -> Callable[[Task], None]:
     """The function named `module:name`, of this project only.
 
     Raises:
-        ValueError: the name is not of a module of `pipeline` or `stages`.
+        ValueError: the name is not of a module of `pipeline`, `stages` or `tests`.
     """
     module, _, attribute = name.partition(":")
     if module.split(".")[0] not in ("pipeline", "stages", "tests"):
@@ -449,11 +518,12 @@ def execute(argument: dict[str, Any]) -> dict[str, Any]:
     """Work a batch of units; runs on a Ray worker. Returns the number of records read, for trials."""
     storage = Storage.at(argument["root"], argument["attempt"])
     function = function_of(argument["function"])
-    only = tuple(argument["only"]) if "only" in argument else None
+    only = None if argument["only"] is None else (int(argument["only"][0]), int(argument["only"][1]))
+    storage.write(argument["started"], b"")
     records = 0
     for unit in argument["units"]:
         key = unit["key"]
-        if only is None and find(storage, argument["stage"], argument["phase"], key, argument["unit"]) is not None:
+        if only is None and find(storage, argument["stage"], argument["phase"], key) is not None:
             continue
         task = Task(
             storage, argument["stage"], argument["phase"], key, argument["unit"], unit["argument"], argument["settings"], argument["given"],
@@ -465,12 +535,6 @@ def execute(argument: dict[str, Any]) -> dict[str, Any]:
             if only is None:
                 task.ledger.check(f"{argument['stage']} {argument['phase']}: {unit['label']}")
             task.publish()
-        except PipelineError:
-            raise
-        except Exception as error:
-            if not isinstance(error, OSError):
-                log.debug("%s", traceback.format_exc())
-            raise
         finally:
             task.clear()
         records += task.seen

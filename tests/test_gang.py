@@ -39,7 +39,7 @@ def add_up(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         "text": argument["text"] * (gang.rank + 1),
         "threads": torch.get_num_threads(),
         "interface": os.environ.get("GLOO_SOCKET_IFNAME"),
-        "folder": os.getcwd(),
+        "folder": str(Path.cwd()),
         "preempted": is_preempted,
     }
 
@@ -111,7 +111,7 @@ def test_ranks_meet_and_their_values_come_back_in_order(cluster: Cluster, worker
         assert value["text"] == "ñ\u2028" * (rank + 1)
         assert value["threads"] == 1
         assert value["interface"] == next(name for name, found in psutil.net_if_addrs().items() if found[0].address == "127.0.0.1")
-        assert value["folder"] == os.getcwd()
+        assert value["folder"] == str(Path.cwd())
         assert value["preempted"] is False
 
 

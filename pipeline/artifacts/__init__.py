@@ -12,7 +12,7 @@ from pipeline.artifacts.checkpoint import CHECKPOINT
 from pipeline.artifacts.decisions import DECISIONS, PAIR_DECISIONS
 from pipeline.artifacts.documents import DOCUMENTS
 from pipeline.artifacts.examples import EXAMPLES, HELDOUT
-from pipeline.artifacts.exported_model import EXPORTED_MODEL
+from pipeline.artifacts.exported_model import BASELINE_MODEL, EXPORTED_MODEL
 from pipeline.artifacts.packing import PACKING
 from pipeline.artifacts.report import REPORT
 from pipeline.artifacts.scores import SCORES
@@ -20,6 +20,6 @@ from pipeline.artifacts.tokens import PAIR_TOKENS, TOKENS
 from pipeline.artifacts.vocabulary import VOCABULARY
 
 __all__ = [
-    "BITEXT", "CHECKPOINT", "DECISIONS", "DOCUMENTS", "EXAMPLES", "EXPORTED_MODEL", "HELDOUT", "PACKING", "PAIR_DECISIONS", "PAIR_TOKENS", "REPORT", "SCORES",
+    "BASELINE_MODEL", "BITEXT", "CHECKPOINT", "DECISIONS", "DOCUMENTS", "EXAMPLES", "EXPORTED_MODEL", "HELDOUT", "PACKING", "PAIR_DECISIONS", "PAIR_TOKENS", "REPORT", "SCORES",
     "TOKENS", "VOCABULARY", "Artifact",
 ]  # fmt: skip

@@ -8,3 +8,4 @@ from __future__ import annotations
 from pipeline.artifacts.artifact import Artifact
 
 EXPORTED_MODEL = Artifact("exported_model", "a Hugging Face model directory")
+BASELINE_MODEL = Artifact("baseline_model", "the same task model whose encoder was never pretrained")

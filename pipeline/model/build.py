@@ -22,8 +22,9 @@ from transformers import (
     XLMRobertaConfig,
     XLMRobertaForMaskedLM,
 )
+from transformers.utils import logging as transformers_logging
 
-from pipeline.errors import ConfigError, MissingSourceError
+from pipeline.errors import ConfigError, IntegrityError, MissingSourceError
 from pipeline.model.sizes import POSITION_OFFSET, ModelSize
 
 BOS_ID, PAD_ID, EOS_ID = 0, 1, 2
@@ -95,6 +96,7 @@ def build_classifier(base_dir: Path, labels: list[str], *, seed: int, dropout: f
     Raises:
         MissingSourceError: no such directory or no `config.json` in it.
         ConfigError: fewer than two labels, or one twice.
+        IntegrityError: the directory lacks weights of the encoder.
     """
     if len(labels) < 2 or len(set(labels)) != len(labels):
         raise ConfigError(f"classifier: labels are {labels}; at least two different ones are needed")
@@ -110,11 +112,20 @@ def build_classifier(base_dir: Path, labels: list[str], *, seed: int, dropout: f
     for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
         if hasattr(config, name):
             setattr(config, name, dropout)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base_dir, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32
-        )
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()  # it would report the new head at length; what matters is checked below
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                base_dir, config=config, local_files_only=True, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+            )
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+    encoder = f"{model.base_model_prefix}."
+    missing = sorted(name for name in report["missing_keys"] if name.startswith(encoder) and ".pooler." not in name)
+    if missing:
+        raise IntegrityError(f"{base_dir}: model.safetensors has no {missing[0]} ({len(missing)} missing in all); export the encoder anew")
     model.train()
     return model
 

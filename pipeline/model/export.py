@@ -44,7 +44,10 @@ def restore_weights(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> N
         if name not in parameters or name not in weights or parameters[name].shape != weights[name].shape:
             model_shape = tuple(parameters[name].shape) if name in parameters else "none"
             found_shape = tuple(weights[name].shape) if name in weights else "none"
-            raise StageError(f"export: {name} has shape {model_shape} in the model and {found_shape} in the checkpoint; build the model it was trained as")
+            raise StageError(
+                f"export: {name} has shape {model_shape} in the model and {found_shape} in the checkpoint; "
+                "build the model it was trained as"
+            )
     for name, parameter in parameters.items():
         parameter.copy_(weights[name])
 

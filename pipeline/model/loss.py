@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 SLICE_ELEMENTS = 1 << 24
 """Logits held at a time: 64 MiB in float32, a handful of times that at the peak."""
@@ -47,7 +47,7 @@ class _VocabularyLoss(torch.autograd.Function):
             grad_bias_V = torch.zeros(vocab, dtype=torch.float32, device=weight_VD.device)
         for start in range(0, positions, step):
             part = slice(start, min(start + step, positions))
-            logits_CV = F.linear(hidden_MD[part], weight_VD, bias_V).float()
+            logits_CV = functional.linear(hidden_MD[part], weight_VD, bias_V).float()
             log_total_C1 = torch.logsumexp(logits_CV, dim=1, keepdim=True)
             labels_C1 = labels_M[part].unsqueeze(1)
             nll_M[part] = (log_total_C1 - logits_CV.gather(1, labels_C1)).squeeze(1)
@@ -109,5 +109,5 @@ def vocabulary_loss(
 
 def classification_loss(logits_BK: torch.Tensor, labels_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:
     """Σ_b weights_B · cross-entropy, a float32 scalar; labels are int64 class ids, weights float32, 0 for padding."""
-    nll_B = F.cross_entropy(logits_BK.float(), labels_B, reduction="none")
+    nll_B = functional.cross_entropy(logits_BK.float(), labels_B, reduction="none")
     return (nll_B * weights_B).sum()

@@ -18,8 +18,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-import torch.nn.functional as F
 from torch import nn
+from torch.nn import functional
 from transformers import PreTrainedModel
 
 from pipeline.model.loss import classification_loss, vocabulary_loss
@@ -76,7 +76,7 @@ class MaskedLM(nn.Module):
         hidden_BTD = self.model.roberta(input_ids_BT, attention_mask=attention_BT, position_ids=positions_BT).last_hidden_state
         hidden_MD = hidden_BTD.flatten(0, 1).index_select(0, masked_index_M)
         head = self.model.lm_head
-        hidden_MD = head.layer_norm(F.gelu(head.dense(hidden_MD)))
+        hidden_MD = head.layer_norm(functional.gelu(head.dense(hidden_MD)))
         loss_sum, nll_M = self.output(hidden_MD, labels_M, weights_M)
         if per_position:
             return loss_sum, weights_M.sum(), nll_M
@@ -104,10 +104,10 @@ class SequenceClassifier(nn.Module):
 def masked_lm_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Loss sum of a `MaskedLM`, under an engine or not, for a batch of the pretraining feed; other fields are left aside."""
     fields = ("input_ids_BT", "attention_BT", "positions_BT", "masked_index_M", "labels_M", "weights_M")
-    return module(**{name: batch[name] for name in fields})  # type: ignore[no-any-return]
+    return module(**{name: batch[name] for name in fields})
 
 
 def classifier_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Loss sum of a `SequenceClassifier`, under an engine or not, for a batch of the fine-tuning feed."""
     fields = ("input_ids_BT", "attention_BT", "labels_B", "weights_B")
-    return module(**{name: batch[name] for name in fields})  # type: ignore[no-any-return]
+    return module(**{name: batch[name] for name in fields})

@@ -159,7 +159,12 @@ def save(engine: Engine, directory: Path, meta: CheckpointMeta) -> tuple[str, ..
             "format": FORMAT,
             "meta": {**asdict(meta), "tokens_by_language": {str(k): v for k, v in sorted(meta.tokens_by_language.items())}},
             "files": [
-                {"name": file.name, "bytes": int(lengths[i]), "sha256": bytes(digests[i].tolist()).hex(), "parameters": list(file.parameters)}
+                {
+                    "name": file.name,
+                    "bytes": int(lengths[i]),
+                    "sha256": bytes(digests[i].tolist()).hex(),
+                    "parameters": list(file.parameters),
+                }
                 for i, file in enumerate(plan)
             ],
         }
@@ -292,8 +297,8 @@ def _match(shapes: dict[str, tuple[int, ...]], directory: Path, index: dict[str,
     for name in sorted(found.keys() | shapes.keys()):
         if found.get(name) != shapes.get(name):
             raise StageError(
-                f"{directory}: parameter {name} has shape {found.get(name, 'none')} in the checkpoint and {shapes.get(name, 'none')} in the model; "
-                "resume with the model it was written for"
+                f"{directory}: parameter {name} has shape {found.get(name, 'none')} in the checkpoint and "
+                f"{shapes.get(name, 'none')} in the model; resume with the model it was written for"
             )
 
 

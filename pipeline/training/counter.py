@@ -24,8 +24,9 @@ U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: spreads small integers over all 64 bits
+_COUNTER_FACTOR = 0xD1342543DE82EF95  # odd, so a bijection: sets counters apart from keys
 _MASK = (1 << 64) - 1
-_ROUNDS = 16  # chi-square over all 120 permutations of 5 elements, 24,000 keys, 119 degrees of freedom: 8 rounds 670, 12 165, 16 89
+_ROUNDS = 16  # chi-square over all 120 permutations of 5 elements, 24,000 keys, 119 degrees of freedom: 8 rounds 669, 12 165, 16 128
 MAX_SIZE = 1 << 62
 
 
@@ -51,8 +52,9 @@ def bits(key: int | U64, stream: int, *counters: int | npt.NDArray[np.integer]) 
     with np.errstate(over="ignore"):  # arithmetic modulo 2^64 is meant; numpy warns of it for single numbers
         state = _mix(_u64(key) + np.uint64((_GOLDEN * (stream + 1)) & _MASK))
         for counter in counters:
-            # The counter is mixed by itself first, so that neither keys nor counters in arithmetic progression overlap.
-            state = _mix(state + _mix(_u64(counter) + np.uint64(_GOLDEN)))
+            # The counter is mixed by itself first, so that neither keys nor counters in arithmetic progression overlap; and
+            # otherwise than the key, since the sum would not know which was which: (key 1, counter 2) as (key 2, counter 1).
+            state = _mix(state + _mix(_u64(counter) * np.uint64(_COUNTER_FACTOR) + np.uint64(_GOLDEN)))
     return state
 
 

@@ -24,27 +24,25 @@ checkpoint to be loaded into them. Nothing is compiled: PyTorch's own AdamW, and
 from __future__ import annotations
 
 import contextlib
-import copy
+import gc
 import io
 import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipeline.errors import ConfigError, StageError
+from pipeline.errors import StageError
+from pipeline.training.deepspeed_config import EngineSettings, deepspeed_config
 
 MOMENTS = ("exp_avg", "exp_avg_sq")
 """Adam's state by the names PyTorch and DeepSpeed give it."""
-
-_BUCKET_ELEMENTS = 1 << 25
-"""Gradients reduced at a time, 128 MiB in float32."""
 
 
 class Gang(Protocol):
@@ -83,124 +81,6 @@ class Alone:
     def preempted(self) -> bool:
         """Never told."""
         return False
-
-
-@dataclass(frozen=True)
-class EngineSettings:
-    """What the engine needs to know of a run."""
-
-    zero: int
-    """ZeRO stage, 0 to 3."""
-    offload: bool
-    """Optimizer state and its arithmetic on the CPU; needs stage 1 to 3."""
-    precision: str
-    """"fp32" or "bf16", resolved."""
-    micro_batch: int
-    """Sequences per rank and forward pass."""
-    accumulation: int
-    """Micro-batches per rank and step."""
-    learning_rate: float
-    """Peak rate; each step says its own."""
-    betas: tuple[float, float]
-    """Decay of Adam's moments."""
-    eps: float
-    """Adam's ε."""
-    weight_decay: float
-    """Decoupled decay; none for biases and layer norms."""
-    clip: float
-    """Largest gradient norm; 0 for no clipping."""
-    extra: Mapping[str, Any] = field(default_factory=dict)
-    """The user's own DeepSpeed settings, below ours."""
-
-
-_OWNED: dict[str, str] = {
-    "train_batch_size": "global_batch",
-    "train_micro_batch_size_per_gpu": "micro_batch",
-    "gradient_accumulation_steps": "global_batch and micro_batch",
-    "optimizer": "learning_rate, betas, eps and weight_decay",
-    "scheduler": "schedule and warmup_steps",
-    "gradient_clipping": "clip",
-    "fp16": "precision",
-    "bf16": "precision",
-    "torch_autocast": "precision",
-    "amp": "precision",
-    "data_types": "precision",
-    "zero_optimization.stage": "zero",
-    "zero_optimization.offload_optimizer": "offload",
-    "zero_optimization.offload_param": "offload",
-    "gradient_allreduce_op": "nothing: the loss is already that of the global batch",
-    "managed_gradient_accumulation": "global_batch and micro_batch",
-    "tensor_parallel": "nothing: ranks are data-parallel here",
-    "sequence_parallel_size": "nothing: ranks are data-parallel here",
-    "pipeline": "nothing: ranks are data-parallel here",
-}
-"""DeepSpeed's keys that this program sets itself, and the setting that governs each."""
-
-
-def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
-    """The configuration for `deepspeed.initialize`: our tunables < the user's < what the settings say.
-
-    Raises:
-        ConfigError: a stage that does not exist, offload at stage 0, or a user's key that would hide one of ours.
-    """
-    if settings.zero not in (0, 1, 2, 3):
-        raise ConfigError(f"zero: stage {settings.zero} does not exist; allowed: 0, 1, 2, 3")
-    if settings.offload and settings.zero == 0:
-        raise ConfigError("offload: true needs partitioned optimizer state; set zero to 1, 2 or 3")
-    if settings.precision not in ("fp32", "bf16"):
-        raise ConfigError(f"precision: {settings.precision!r} is not resolved; allowed here: fp32, bf16")
-    for path, governed_by in _OWNED.items():
-        if _has_path(settings.extra, path):
-            raise ConfigError(f"deepspeed.{path}: set by this program from {governed_by}; remove it from deepspeed")
-    tunable: dict[str, Any] = {
-        "steps_per_print": None,
-        "communication_data_type": "fp32",
-        "zero_optimization": {
-            "overlap_comm": False,
-            "contiguous_gradients": True,
-            "reduce_bucket_size": _BUCKET_ELEMENTS,
-            "allgather_bucket_size": _BUCKET_ELEMENTS,
-        },
-    }
-    adam = {
-        "lr": settings.learning_rate,
-        "betas": list(settings.betas),
-        "eps": settings.eps,
-        "weight_decay": settings.weight_decay,
-        "torch_adam": True,
-        "fused": True,  # one pass over the memory instead of ten; the same formula
-    }
-    owned: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": settings.micro_batch,
-        "gradient_accumulation_steps": settings.accumulation,
-        "optimizer": {"type": "AdamW", "params": adam},
-        # At stage 0 the engine below clips, since DeepSpeed then keeps the norm to itself.
-        "gradient_clipping": settings.clip if settings.zero else 0.0,
-        "zero_optimization": {"stage": settings.zero},
-    }
-    if settings.precision == "bf16" and settings.zero:
-        owned["bf16"] = {"enabled": True}
-        owned["data_types"] = {"grad_accum_dtype": "fp32"}
-    elif settings.precision == "bf16":
-        owned["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
-    if settings.offload:
-        owned["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
-    return _merged(_merged(tunable, settings.extra), owned)
-
-
-def _has_path(mapping: Mapping[str, Any], path: str) -> bool:
-    head, _, rest = path.partition(".")
-    if head not in mapping:
-        return False
-    return not rest or (isinstance(mapping[head], Mapping) and _has_path(mapping[head], rest))
-
-
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = copy.deepcopy(dict(below))
-    for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else copy.deepcopy(value)
-    return merged
 
 
 def decays(name: str, parameter: torch.Tensor) -> bool:
@@ -272,8 +152,13 @@ class Engine:
             {"params": [p for n, p in named if decays(n, p)], "weight_decay": settings.weight_decay},
             {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
         ]
-        with contextlib.redirect_stdout(io.StringIO()):  # memory figures that no setting turns off
-            engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=config, dist_init_required=False)
+        # It prints memory figures that no setting turns off, each after a full garbage collection.
+        gc.freeze()
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=config, dist_init_required=False)
+        finally:
+            gc.unfreeze()
         started = cls(deepspeed, engine, module, settings, gang, owns_group=owns_group)
         started._create_moments()
         return started
@@ -281,7 +166,7 @@ class Engine:
     @property
     def module(self) -> nn.Module:
         """Call this for a forward pass."""
-        return self._engine  # type: ignore[no-any-return]
+        return self._engine
 
     @property
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -399,7 +284,7 @@ class Engine:
         with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
             parameter.data.copy_(values["weight"])
         # `safe_set_full_*` refuses a parameter whose last part is padded, so each rank cuts out its own.
-        size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+        size = parameter.ds_tensor.numel()
 
         def part(value: torch.Tensor) -> torch.Tensor:
             mine = value.flatten()[self.gang.rank * size : (self.gang.rank + 1) * size]

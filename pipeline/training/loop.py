@@ -34,7 +34,8 @@ from torch import nn
 from pipeline.errors import ConfigError, StageError
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
-from pipeline.training.engine import Engine, EngineSettings, Gang, training_device
+from pipeline.training.deepspeed_config import EngineSettings
+from pipeline.training.engine import Engine, Gang, training_device
 from pipeline.training.precision import resolve_precision
 from pipeline.training.schedule import multiplier
 
@@ -134,7 +135,9 @@ def micro_batch_count(global_batch: int, world_size: int, micro_batch: int) -> i
     if micro_batch < 1 or global_batch < 1:
         raise ConfigError(f"training: global_batch {global_batch} and micro_batch {micro_batch}; both must be at least 1")
     if global_batch % world_size:
-        raise ConfigError(f"training: {world_size} ranks do not divide a global batch of {global_batch} sequences; choose a divisor as workers")
+        raise ConfigError(
+            f"training: {world_size} ranks do not divide a global batch of {global_batch} sequences; choose a divisor as workers"
+        )
     return math.ceil(global_batch // world_size / micro_batch)
 
 
@@ -315,7 +318,7 @@ class _Run:
         weight = float(self.feed.weight(step))
         if not weight > 0.0:
             raise StageError(f"training: the global batch of step {step + 1} has weight {weight}; nothing in it is to be predicted")
-        engine.module.train()
+        nn.Module.train(engine.module, True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
         tokens, count = 0, 0
         for batch, last in _with_last(self.feed.micro_batches(step, gang.rank, gang.world_size, settings.micro_batch)):
@@ -326,7 +329,10 @@ class _Run:
             engine.backward(loss / weight, last=last)
             count += 1
         if count != engine.settings.accumulation:
-            raise StageError(f"training: step {step + 1} came in {count} micro-batches, {engine.settings.accumulation} were expected: a fault of the feed")
+            raise StageError(
+                f"training: step {step + 1} came in {count} micro-batches, {engine.settings.accumulation} were expected: "
+                "a fault of the feed"
+            )
         sums = engine.sum_over_ranks(torch.stack([loss_sum, torch.tensor(float(tokens), dtype=torch.float64, device=engine.device)]))
         mean_loss = float(sums[0]) / weight
         self._require_finite("loss", mean_loss, step)
@@ -377,7 +383,8 @@ class _Run:
 
     def _evaluate(self, done: int) -> Mapping[str, float]:
         assert self.evaluate is not None
-        self.engine.module.eval()
+        # DeepSpeed's own `eval` leaves the flag of its outer module as it was.
+        nn.Module.train(self.engine.module, False)
         with torch.no_grad():
             return self.evaluate(self.engine.module, done)
 

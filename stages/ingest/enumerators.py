@@ -23,7 +23,7 @@ _CLASSES = re.compile(
     rf"""
       [(\[（【] _* (?: 9{{1,3}}m* [ºª°]? | k{{1,5}} | (?:am*){{1,12}} ) _* [)\]）】] (?: _* [{_MARKS}{_DASH}]+ (?=_|[^9]|$) )?
     | 9{{1,3}} (?: [.{_DASH}] 9{{1,3}} )* [ºª°]?
-      (?: _* [{_MARKS}]+ [{_DASH}]* | _+ [{_DASH}]+ (?=_|$) | [{_DASH}]+ (?=[^a9]|$) | [ºª°] ) (?!9)
+      (?: _* [{_MARKS}]+ [ºª°]? [{_DASH}]* | _+ [{_DASH}]+ (?=_|$) | [{_DASH}]+ (?=[^a9]|$) | [ºª°] ) (?!9)
     | k{{1,5}} [、．.)）]
     | 第 _* [9k]{{1,5}} _* . (?: [_:：、] | $ )
     | am* [)）]
@@ -72,7 +72,7 @@ def _classes(text: str) -> str:
 def _class(character: str) -> str:
     if character in _CHINESE:
         return "k"
-    if character == "第":
+    if character in "第ºª°":
         return character
     if character.isspace():
         return "_"

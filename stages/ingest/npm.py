@@ -40,6 +40,7 @@ _MAX_FILES = 100_000
 _MAX_TARBALL_BYTES = 512 << 20
 _MAX_UNPACKED_BYTES = 2 << 30
 _TIMEOUT_S = 600
+_RETRIES = 2
 _INSTEAD = "Or give a local path instead of npm:."
 
 
@@ -140,7 +141,7 @@ def _pack(spec: str, work: Path) -> tuple[Path, str]:
     destination = work / "tarball"
     destination.mkdir()
     quick = [
-        "--fetch-retries=2",
+        f"--fetch-retries={_RETRIES}",
         "--fetch-retry-mintimeout=1000",
         "--fetch-retry-maxtimeout=5000",
         "--no-audit",
@@ -157,7 +158,7 @@ def _pack(spec: str, work: Path) -> tuple[Path, str]:
     except OSError as error:
         raise MissingSourceError(f"npm cannot be started ({arguments[0]}: {error.strerror}). Install Node.js anew. {_INSTEAD}") from None
     if done.returncode != 0:
-        said = _last_error(done.stderr.decode("utf-8", "replace"))
+        said = _said(done.stderr.decode("utf-8", "replace"))
         raise MissingSourceError(f"npm pack {spec} failed: {said}. Check the name, the network and npm's registry. {_INSTEAD}")
     try:
         report = json.loads(done.stdout)
@@ -171,13 +172,16 @@ def _pack(spec: str, work: Path) -> tuple[Path, str]:
     return tarballs[0], integrity
 
 
-def _last_error(stderr: str) -> str:
-    """npm's own last word on what went wrong, without the line on its log file, without colours and secrets."""
+def _said(stderr: str) -> str:
+    """npm's error code and the first line that tells what went wrong (advice and the place of its log come after), without secrets."""
     plain = re.sub(r"\x1b\[[0-9;]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f]", "", stderr)
-    said = [match.group(1).strip() for match in re.finditer(r"^npm (?:error|ERR!) ?(.*)$", plain, re.MULTILINE)]
-    telling = [line for line in said if line and not re.match(r"(?i)a complete log|log files were not|\S*/_logs/|for a full report", line)]
-    line = (telling or [line for line in plain.splitlines() if line.strip()] or ["no message"])[-1]
-    return scrub(line.strip().rstrip("."))[:500]
+    errors = [match.group(1).strip() for match in re.finditer(r"^npm (?:error|ERR!) ?(.*)$", plain, re.MULTILINE)]
+    code = next((line.removeprefix("code ") for line in errors if line.startswith("code ")), None)
+    telling = [
+        line for line in errors if line and not re.match(r"(?i)code |errno |syscall |a complete log|log files were not|\S*/_logs/", line)
+    ]
+    first = (telling or [line for line in reversed(plain.splitlines()) if line.strip()] or ["no message"])[0]
+    return scrub(f"{code}: {first}" if code else first).strip().rstrip(".")[:500]
 
 
 def scrub(text: str) -> str:
@@ -227,22 +231,31 @@ def _unpack(tarball: Path, target: Path, work: Path) -> dict[str, str]:
     files: dict[str, str] = {}
     try:
         with plain.open("rb") as stream, tarfile.open(fileobj=_Bounded(stream), mode="r:") as archive:
-            for member in archive:
-                name = _safe_name(member, tarball.name)
-                if name is None:
-                    continue
-                if name in files or len(files) >= _MAX_FILES:
-                    raise IntegrityError(f"npm tarball {tarball.name}: {name!r} comes twice, or there are more than {_MAX_FILES} files.")
+            # All names are judged before the first file is written.
+            for name, member in _members(archive, tarball.name).items():
                 content = archive.extractfile(member)
                 path = target / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 files[name] = _write(path, content.read() if content is not None else b"")
-    except (tarfile.TarError, OSError, ValueError) as error:
+    except (tarfile.TarError, ValueError, FileExistsError, NotADirectoryError, IsADirectoryError) as error:
         raise IntegrityError(f"npm tarball {tarball.name}: cannot be unpacked: {error}") from None
     plain.unlink()
     if not files:
         raise IntegrityError(f"npm tarball {tarball.name}: holds no file.")
     return dict(sorted(files.items()))
+
+
+def _members(archive: tarfile.TarFile, tarball: str) -> dict[str, tarfile.TarInfo]:
+    """The regular files of the archive by their path below its top folder."""
+    members: dict[str, tarfile.TarInfo] = {}
+    for member in archive:
+        name = _safe_name(member, tarball)
+        if name is None:
+            continue
+        if name in members or len(members) >= _MAX_FILES:
+            raise IntegrityError(f"npm tarball {tarball}: {name!r} comes twice, or there are more than {_MAX_FILES} files.")
+        members[name] = member
+    return members
 
 
 class _Bounded(io.RawIOBase):

@@ -79,6 +79,9 @@ class Damaged:
     `rest_of_stream`: nothing behind `offset` was delivered. `detail` is for the eye alone: it may quote a library's message and
     enters no key and no digest.
 
+    `stored_offset`: for damage to a stream, the bytes of the file as stored that were read by then, so that
+    what is lost can be told as a share of the file (`offset` counts decompressed bytes); 0 where all of the file is lost.
+
     Reasons of streams: truncated, corrupt, garbage_tail, expansion_ratio, expansion_total, utf16. Of records: record_too_long,
     invalid_utf8, lone_surrogate, bad_json, duplicate_key, missing_text, bad_field, too_few_columns, nested_too_deeply.
     """
@@ -88,6 +91,7 @@ class Damaged:
     reason: str
     rest_of_stream: bool = False
     detail: str = ""
+    stored_offset: int | None = None
 
 
 Item = Record | Pair | Damaged

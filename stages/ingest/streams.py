@@ -184,28 +184,30 @@ def open_stream(raw: BinaryIO, compression: Compression, caps: Caps | None = Non
             except errors as error:
                 at_head = members > 0 and produced == member_start
                 reason = "garbage_tail" if at_head else "corrupt"
-                yield Damaged(produced, None, reason, True, f"{compression}, before compressed byte {consumed}: {error}")
+                yield Damaged(
+                    produced, None, reason, True, f"{compression}, before compressed byte {consumed}: {error}", consumed - len(piece)
+                )
                 return
             data = b""
             if out:
                 produced += len(out)
                 over = _over(produced, consumed, caps)
                 if over is not None:
-                    yield Damaged(produced - len(out), None, over[0], True, over[1])
+                    yield Damaged(produced - len(out), None, over[0], True, over[1], consumed)
                     return
                 yield out
             if decoder.eof:
                 data = decoder.rest
                 decoder, members, member_start, fresh = _decoder(compression), members + 1, produced, True
     if not fresh or not members:
-        yield Damaged(produced, None, "truncated", True, f"{compression}: the file ends at byte {consumed} in mid-stream")
+        yield Damaged(produced, None, "truncated", True, f"{compression}: the file ends at byte {consumed} in mid-stream", consumed)
 
 
 def _plain(raw: BinaryIO, caps: Caps) -> Iterator[bytes | Damaged]:
     produced = 0
     while chunk := raw.read(_READ_BYTES):
         if produced + len(chunk) > caps.max_bytes:
-            yield Damaged(produced, None, "expansion_total", True, f"more than {caps.max_bytes} bytes")
+            yield Damaged(produced, None, "expansion_total", True, f"more than {caps.max_bytes} bytes", produced)
             return
         produced += len(chunk)
         yield chunk
@@ -238,14 +240,14 @@ def whole(chunks: Iterator[bytes | Damaged], max_bytes: int) -> bytes | Damaged:
     size = 0
     for chunk in chunks:
         if isinstance(chunk, Damaged):
-            return Damaged(0, None, chunk.reason, True, f"at byte {chunk.offset}: {chunk.detail}")
+            return Damaged(0, None, chunk.reason, True, f"at byte {chunk.offset}: {chunk.detail}", 0)
         size += len(chunk)
         if size > max_bytes:
-            return Damaged(0, None, "record_too_long", True, f"more than {max_bytes} bytes")
+            return Damaged(0, None, "record_too_long", True, f"more than {max_bytes} bytes", 0)
         parts.append(chunk)
     data = b"".join(parts)
     if data.startswith(_UTF16_MARKS):
-        return Damaged(0, len(data), "utf16", True, "byte order mark of UTF-16 or UTF-32; convert the file to UTF-8")
+        return Damaged(0, len(data), "utf16", True, "byte order mark of UTF-16 or UTF-32; convert the file to UTF-8", 0)
     return data.removeprefix(codecs.BOM_UTF8)
 
 
@@ -270,12 +272,12 @@ def lines(chunks: Iterator[bytes | Damaged], max_line_bytes: int = 16 << 20, sta
     for chunk in _with_whole_head(chunks) if head else chunks:
         if isinstance(chunk, Damaged):
             detail = chunk.detail if chunk.offset == offset else f"at byte {chunk.offset}: {chunk.detail}"
-            yield Damaged(offset, None, chunk.reason, True, detail)
+            yield Damaged(offset, None, chunk.reason, True, detail, chunk.stored_offset)
             return
         if head:
             head = False
             if chunk.startswith(_UTF16_MARKS):
-                yield Damaged(0, None, "utf16", True, "byte order mark of UTF-16 or UTF-32; convert the file to UTF-8")
+                yield Damaged(0, None, "utf16", True, "byte order mark of UTF-16 or UTF-32; convert the file to UTF-8", 0)
                 return
         parts = chunk.split(b"\n")
         for part in parts[:-1]:

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForMaskedLM
 
-from pipeline.errors import ConfigError, MissingSourceError
+from pipeline.errors import ConfigError, IntegrityError, MissingSourceError
 from pipeline.model.build import build_classifier, build_masked_lm, untrained_twin
 from pipeline.model.export import export_huggingface
 from pipeline.model.sizes import SIZES, ModelSize
@@ -79,6 +80,15 @@ def test_a_classifier_refuses_what_is_no_export_and_what_is_no_choice(tmp_path: 
         build_classifier(tmp_path, ["a", "b"], seed=0, dropout=0.1)
     with pytest.raises(ConfigError, match="at least two"):
         build_classifier(tmp_path, ["a", "a"], seed=0, dropout=0.1)
+
+
+def test_a_classifier_is_not_built_on_an_encoder_with_weights_missing(tmp_path: Path) -> None:
+    export_huggingface(build_masked_lm(SMALL, VOCAB, seed=0, dropout=0.1, max_length=16), tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    del weights["roberta.encoder.layer.1.output.dense.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(IntegrityError, match=r"no roberta\.encoder\.layer\.1\.output\.dense\.weight"):
+        build_classifier(tmp_path, ["a", "b"], seed=0, dropout=0.1)
 
 
 def test_an_untrained_twin_has_the_shape_and_none_of_the_weights(tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 import pytest
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from pipeline.model import loss as loss_module
 from pipeline.model.build import build_masked_lm
@@ -13,7 +13,7 @@ def full_logit_loss(module: MaskedLM, batch: dict[str, torch.Tensor]) -> torch.T
     """The slow reference: logits everywhere by the library's own forward, then a sum over the masked positions."""
     output = module.model(batch["input_ids_BT"], attention_mask=batch["attention_BT"], position_ids=batch["positions_BT"])
     logits_MV = output.logits.flatten(0, 1)[batch["masked_index_M"]]
-    nll_M = F.cross_entropy(logits_MV, batch["labels_M"], reduction="none")
+    nll_M = functional.cross_entropy(logits_MV, batch["labels_M"], reduction="none")
     return (nll_M * batch["weights_M"]).sum()
 
 
@@ -97,5 +97,5 @@ def test_the_parameters_of_the_wrapper_are_those_of_the_model_each_once() -> Non
 def test_the_classification_loss_counts_each_example_by_its_weight() -> None:
     logits_BK = torch.tensor([[2.0, 0.0], [0.0, 1.0], [5.0, -5.0]])
     labels_B = torch.tensor([0, 0, 1])
-    full = F.cross_entropy(logits_BK[:2], labels_B[:2], reduction="sum")
+    full = functional.cross_entropy(logits_BK[:2], labels_B[:2], reduction="sum")
     assert classification_loss(logits_BK, labels_B, torch.tensor([1.0, 1.0, 0.0])).item() == pytest.approx(full.item(), rel=1e-6)

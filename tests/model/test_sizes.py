@@ -27,7 +27,7 @@ def test_heads_divide_the_width_in_every_size() -> None:
 
 
 def test_an_unknown_size_is_refused_with_the_list_of_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="xlm-r-bass.*xlm-r-base"):
+    with pytest.raises(ConfigError, match=r"xlm-r-bass.*xlm-r-base"):
         named_size("xlm-r-bass")
 
 

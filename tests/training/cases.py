@@ -1,5 +1,6 @@
 """A tiny feed and a tiny run, for tests on one rank and on several."""
 
+# ruff: noqa: N815 - fields carry shape suffixes
 from __future__ import annotations
 
 import dataclasses
@@ -18,7 +19,8 @@ from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
 from pipeline.model.sizes import ModelSize
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
-from pipeline.training.engine import Alone, Engine, EngineSettings
+from pipeline.training.deepspeed_config import EngineSettings
+from pipeline.training.engine import Alone, Engine
 from pipeline.training.loop import Record, TrainOutcome, TrainSettings, train
 from tests.training.harness import RankGang
 
@@ -89,7 +91,15 @@ def tiny_module(dropout: float = 0.0, seed: int = 1) -> MaskedLM:
 
 
 def settings(**changes: Any) -> TrainSettings:
-    defaults: dict[str, Any] = {"steps": 3, "micro_batch": 8, "learning_rate": 1e-2, "precision": "fp32", "clip": 1.0, "threads": 1, "seed": 7}
+    defaults: dict[str, Any] = {
+        "steps": 3,
+        "micro_batch": 8,
+        "learning_rate": 1e-2,
+        "precision": "fp32",
+        "clip": 1.0,
+        "threads": 1,
+        "seed": 7,
+    }
     if "betas" in changes:
         changes["betas"] = tuple(changes["betas"])
     return TrainSettings(**(defaults | changes))
@@ -171,11 +181,19 @@ def exercise_checkpoint(gang: RankGang, folder: str, zero: int, precision: str) 
     second = Engine.start(tiny_module(seed=2), engine_settings, gang)
     meta = checkpoint.load(second, directory)
     different = [
-        f"{name}/{part}" for name, values in second.read_state() for part, value in values.items() if not torch.equal(value.cpu(), before[name][part])
+        f"{name}/{part}"
+        for name, values in second.read_state()
+        for part, value in values.items()
+        if not torch.equal(value.cpu(), before[name][part])
     ]
     loss = float(masked_lm_loss(second.module, {k: torch.from_numpy(v) for k, v in vars(TinyFeed().batch(0, range(4))).items()}).detach())
     second.close()
-    return {"files": files, "different": different, "meta": [meta.step, meta.next_sample, meta.precision, meta.tokens_by_language[3]], "loss": loss}
+    return {
+        "files": files,
+        "different": different,
+        "meta": [meta.step, meta.next_sample, meta.precision, meta.tokens_by_language[3]],
+        "loss": loss,
+    }
 
 
 def arbitrary_state(name: str, shape: tuple[int, ...]) -> dict[str, torch.Tensor]:

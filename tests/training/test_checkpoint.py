@@ -20,7 +20,7 @@ from tests.training.harness import RankGang
 @given(st.dictionaries(st.text("abc.", min_size=1), st.integers(1, 10**6), min_size=1), st.integers(1, 9), st.integers(1, 10**7))
 def test_a_plan_gives_every_parameter_to_one_file_and_balances_the_ranks(sizes: dict[str, int], world_size: int, most: int) -> None:
     files = plan_files(sizes, world_size, most)
-    assert Counter(name for file in files for name in file.parameters) == Counter(sizes)
+    assert Counter(name for file in files for name in file.parameters) == Counter(sizes.keys())
     assert [file.name for file in files] == sorted({file.name for file in files})
     assert all(len(file.parameters) == 1 or 12 * sum(sizes[name] for name in file.parameters) <= most for file in files)
     loads = [sum(sizes[name] for file in files if file.rank == rank for name in file.parameters) for rank in range(world_size)]
@@ -69,9 +69,7 @@ def test_a_checkpoint_of_two_ranks_at_stage_2_goes_on_on_one_rank_at_stage_0(two
         assert found["loss"] == pytest.approx(expected["loss"], rel=1e-5)
         assert found["gradient_norm"] == pytest.approx(expected["gradient_norm"], rel=1e-5)
         assert found["learning_rate"] == expected["learning_rate"]
-    assert resumed["outcome"]["tokens_by_language"] == whole["outcome"]["tokens_by_language"] or (
-        [list(pair) for pair in resumed["outcome"]["tokens_by_language"]] == whole["outcome"]["tokens_by_language"]
-    )
+    assert [list(pair) for pair in resumed["outcome"]["tokens_by_language"]] == whole["outcome"]["tokens_by_language"]
 
 
 @pytest.mark.parametrize("name", ["fp32", "fp32-3", "bf16", "bf16-1"])

@@ -6,8 +6,9 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from pipeline.errors import ConfigError, StageError
-from pipeline.training.engine import Alone, Engine, EngineSettings, decays, deepspeed_config
+from pipeline.errors import StageError
+from pipeline.training.deepspeed_config import EngineSettings
+from pipeline.training.engine import Alone, Engine, decays
 from pipeline.training.loop import dropout_seed, tensors_of
 from tests.model.test_masked_lm import full_logit_loss
 from tests.training.cases import TinyFeed, digest_of, run, tiny_module
@@ -96,36 +97,6 @@ def test_several_ranks_without_a_group_are_refused() -> None:
 def test_weight_decay_leaves_biases_and_layer_norms_alone() -> None:
     spared = {name for name, parameter in tiny_module().named_parameters() if not decays(name, parameter)}
     assert spared == {name for name, _ in tiny_module().named_parameters() if name.endswith("bias") or "orm.weight" in name}
-
-
-def test_the_users_deepspeed_settings_go_below_ours() -> None:
-    extra = {"wall_clock_breakdown": True, "zero_optimization": {"reduce_bucket_size": 77, "overlap_comm": True}}
-    config = deepspeed_config(replace(BASE, zero=2, extra=extra))
-    assert config["wall_clock_breakdown"] is True
-    assert config["zero_optimization"]["reduce_bucket_size"] == 77
-    assert config["zero_optimization"]["stage"] == 2
-    assert config["optimizer"]["params"]["torch_adam"] is True
-    assert extra == {"wall_clock_breakdown": True, "zero_optimization": {"reduce_bucket_size": 77, "overlap_comm": True}}
-
-
-@pytest.mark.parametrize(
-    ("extra", "message"),
-    [
-        ({"zero_optimization": {"stage": 3}}, r"deepspeed\.zero_optimization\.stage: set by this program from zero"),
-        ({"gradient_clipping": 5}, r"deepspeed\.gradient_clipping: set by this program from clip"),
-        ({"bf16": {"enabled": False}}, r"deepspeed\.bf16: .* from precision"),
-    ],
-)
-def test_a_deepspeed_setting_that_hides_one_of_ours_is_refused(extra: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        deepspeed_config(replace(BASE, extra=extra))
-
-
-def test_a_stage_that_does_not_exist_and_offload_without_a_stage_are_refused() -> None:
-    with pytest.raises(ConfigError, match="stage 4 does not exist"):
-        deepspeed_config(replace(BASE, zero=4))
-    with pytest.raises(ConfigError, match="set zero to 1, 2 or 3"):
-        deepspeed_config(replace(BASE, offload=True))
 
 
 def test_a_step_with_a_gradient_that_is_no_number_changes_no_weight() -> None:

@@ -1,17 +1,22 @@
-from collections.abc import Mapping
+# ruff: noqa: N815 - fields carry shape suffixes
+import dataclasses
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
 from pipeline.errors import ConfigError, StageError
-from pipeline.model.masked_lm import masked_lm_loss
+from pipeline.model.build import build_classifier
+from pipeline.model.export import export_huggingface
+from pipeline.model.masked_lm import SequenceClassifier, classifier_loss, masked_lm_loss
 from pipeline.training import checkpoint
 from pipeline.training.engine import Alone
 from pipeline.training.loop import Record, TrainOutcome, micro_batch_count, tensors_of, train
-from tests.training.cases import PLACES, TinyFeed, run, settings, tiny_module
+from tests.training.cases import PLACES, VOCAB, TinyFeed, run, settings, tiny_module
 from tests.training.conftest import TwoRanks
 from tests.training.harness import RankGang
 
@@ -73,7 +78,7 @@ def test_checkpoints_are_made_when_due_and_at_the_end_once() -> None:
 
 def test_an_evaluation_sees_a_module_at_rest_and_its_figures_join_the_record() -> None:
     def evaluate(module: torch.nn.Module, step: int) -> Mapping[str, float]:
-        assert not module.training and not torch.is_grad_enabled()
+        assert not any(part.training for part in module.modules()) and not torch.is_grad_enabled()
         loss = masked_lm_loss(module, tensors_of(TinyFeed().batch(99, range(8)), torch.device("cpu")))
         return {"held_out": float(loss) / TinyFeed().weight(99), "at": step}
 
@@ -170,6 +175,57 @@ def test_a_feed_that_gives_too_few_micro_batches_or_nothing_to_predict_is_found(
                 watch=lambda _: None,
                 evaluate=None,
             )
+
+
+@dataclasses.dataclass(frozen=True)
+class Examples:
+    input_ids_BT: npt.NDArray[np.int64]
+    attention_BT: npt.NDArray[np.bool_]
+    positions_BT: npt.NDArray[np.int64]
+    labels_B: npt.NDArray[np.int64]
+    weights_B: npt.NDArray[np.float32]
+
+
+class ExampleFeed:
+    """Texts whose class is whether their second token is above the middle; every fourth row only fills up."""
+
+    global_batch = 16
+
+    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Examples]:
+        draw = np.random.default_rng(step)
+        ids = draw.integers(5, VOCAB - 1, (self.global_batch, PLACES))
+        weights = (np.arange(self.global_batch) % 4 < 3).astype(np.float32)
+        for start in range(0, self.global_batch, micro_batch):
+            part = slice(start, start + micro_batch)
+            shape = ids[part].shape
+            positions = np.broadcast_to(np.arange(2, PLACES + 2), shape)
+            yield Examples(ids[part], np.ones(shape, dtype=bool), positions, (ids[part, 1] > VOCAB // 2).astype(np.int64), weights[part])
+
+    def weight(self, step: int) -> float:
+        return 12.0
+
+
+@pytest.mark.parametrize("zero", [0, 2, 3])
+def test_a_classifier_learns_through_the_same_loop_whatever_the_cut(tmp_path: Path, zero: int) -> None:
+    export_huggingface(tiny_module().model, tmp_path)
+    courses = []
+    for micro_batch in (16, 4):
+        module = SequenceClassifier(build_classifier(tmp_path, ["low", "high"], seed=0, dropout=0.0))
+        records: list[Record] = []
+        train(
+            settings(steps=25, micro_batch=micro_batch, zero=zero),
+            module,
+            ExampleFeed(),
+            classifier_loss,
+            Alone(),
+            resume_from=None,
+            save=lambda *_: None,
+            watch=records.extend,
+            evaluate=None,
+        )
+        courses.append([record["loss"] for record in records])
+    assert courses[0][:3] == pytest.approx(courses[1][:3], rel=1e-5)
+    assert np.mean(courses[0][-3:]) < 0.8 * np.mean(courses[0][:3])
 
 
 def test_only_arrays_become_tensors() -> None:

@@ -77,7 +77,7 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
         data = whole(chunks_of(raw, file, config), config.max_record_bytes)
     text = data if isinstance(data, Damaged) else decode(data)
     if isinstance(text, str) and _depth(text) > _MAX_DEPTH:
-        text = Damaged(0, len(text.encode()), "nested_too_deeply", True, f"elements more than {_MAX_DEPTH} deep")
+        text = Damaged(0, len(text.encode()), "nested_too_deeply", True, f"elements more than {_MAX_DEPTH} deep", 0)
     if isinstance(text, Damaged):
         yield text
         return

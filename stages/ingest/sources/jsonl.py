@@ -43,47 +43,54 @@ def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
 
 def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> Iterator[Record | Damaged]:
     """The records whose line starts in the slice."""
+    parser = _Parser()
     with open_raw() as raw:
         for item in lines_in(raw, file, part, config):
             if isinstance(item, Damaged):
                 yield item
             elif item[1].strip():
-                yield _record(item[0], item[1], file, config)
+                yield _record(parser, item[0], item[1], file, config)
 
 
 class _LineError(Exception):
     """Why a line cannot be read: (reason, detail)."""
 
 
-def _record(offset: int, line: bytes, file: SourceFile, config: Config) -> Record | Damaged:
+class _Parser:
+    """A strict JSON parser, made once: `json.loads` with options would make one for each line."""
+
+    def __init__(self) -> None:
+        self.keys: list[str] = []  # of the object read last, which is the outermost, repeated ones included
+        self.decode = json.JSONDecoder(object_pairs_hook=self._keep, parse_constant=_refuse_constant).decode
+
+    def _keep(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        self.keys = [key for key, _ in pairs]
+        return dict(pairs)
+
+
+def _record(parser: _Parser, offset: int, line: bytes, file: SourceFile, config: Config) -> Record | Damaged:
     text = decode(line, offset)
     if isinstance(text, Damaged):
         return text
     try:
-        return _parsed(offset, text, file, config)
+        return _parsed(parser, offset, text, file, config)
     except _LineError as error:
         reason, detail = error.args
         return Damaged(offset, len(line), reason, False, detail)
 
 
-def _parsed(offset: int, line: str, file: SourceFile, config: Config) -> Record:
-    top: list[str] = []  # keys of the object read last, which is the outermost, where one is given twice
-
-    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        top[:] = [key for key, _ in pairs]
-        return dict(pairs)
-
+def _parsed(parser: _Parser, offset: int, line: str, file: SourceFile, config: Config) -> Record:
     try:
-        fields = json.loads(line, object_pairs_hook=keep, parse_constant=_refuse_constant)
+        fields = parser.decode(line)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, or a number of more digits than Python reads
         raise _LineError("bad_json", "nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
     if not isinstance(fields, dict):
         raise _LineError("bad_json", f"an object is wanted, found {type(fields).__name__}")
     names = (config.text_field, config.lang_field, config.group_field, config.url_field, config.licence_field)
-    if len(top) != len(fields):
+    if len(parser.keys) != len(fields):
         for name in names:
-            if name is not None and top.count(name) > 1:
-                raise _LineError("duplicate_key", f"{name} is given {top.count(name)} times")
+            if name is not None and parser.keys.count(name) > 1:
+                raise _LineError("duplicate_key", f"{name} is given {parser.keys.count(name)} times")
     text, lang, group, url, licence = (_field(fields, name, whole_number=name == config.group_field) for name in names)
     if text is None:
         raise _LineError("missing_text", f"no {config.text_field!r}; the line has {', '.join(sorted(map(repr, fields))[:10]) or 'no keys'}")

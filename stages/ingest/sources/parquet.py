@@ -63,7 +63,7 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
             metadata, schema = opened.metadata, opened.schema_arrow
         except (pa.ArrowException, OSError, ValueError) as error:
             if part.start == 0:
-                yield Damaged(0, None, "corrupt", True, f"Parquet footer: {error}")
+                yield Damaged(0, None, "corrupt", True, f"Parquet footer: {error}", 0)
             return
         columns = _columns(schema, file, config)
         row = 0

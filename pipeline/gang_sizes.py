@@ -1,0 +1,42 @@
+"""How many ranks a training job gets: a divisor of the global batch, so that the same sequences make a step at any size."""
+
+from __future__ import annotations
+
+import math
+
+from pipeline.cluster import Cluster
+from pipeline.errors import ConfigError, PreflightError
+
+
+def world_size(cluster: Cluster, workers: int | tuple[int, int], global_batch: int) -> int:
+    """Ranks for `workers` (0: as many as there are places; (min, max): the largest divisor of the global batch within).
+
+    Raises:
+        ConfigError: a fixed number does not divide the global batch.
+        PreflightError: fewer places than the minimum.
+    """
+    if isinstance(workers, int) and workers > 0:
+        if global_batch % workers:
+            near = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
+            raise ConfigError(f"cluster.workers: {workers} ranks do not divide a global batch of {global_batch}; possible: {', '.join(map(str, near))}")
+        return workers
+    least, most = (1, cluster.workers) if isinstance(workers, int) else workers
+    places = min(most, _places(cluster))
+    for ranks in range(places, 0, -1):
+        if global_batch % ranks == 0 and ranks >= least:
+            return ranks
+    raise PreflightError(f"cluster.workers: [{least}, {most}] asks for at least {least} ranks that divide {global_batch}; the cluster has places for {places}")
+
+
+def _places(cluster: Cluster) -> int:
+    per_node = cluster.settings.cpus_per_worker
+    places = sum(math.floor(node.cpus / per_node + 1e-9) for node in cluster.nodes())
+    if cluster.gpus_per_worker:
+        places = min(places, sum(math.floor(node.gpus / cluster.gpus_per_worker + 1e-9) for node in cluster.nodes()))
+    return max(1, places)
+
+
+def default_micro_batch(global_batch: int, ranks: int, most: int = 16) -> int:
+    """The largest divisor of a rank's share of the global batch, up to `most` sequences."""
+    share = global_batch // ranks
+    return max(n for n in range(1, min(most, share) + 1) if share % n == 0)

@@ -1,0 +1,73 @@
+"""The held-out measure: masked tokens of the held-out rows at fixed positions, by model and by unigram baselines.
+
+Everything is a sum of nats and a count per language, so that means over tokens and over languages follow from the same figures.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from pipeline.training.batches import PackedRows, held_out_batches
+from pipeline.training.loop import tensors_of
+
+MICRO_BATCH = 16
+
+
+def unigram_baselines(train: Mapping[str, PackedRows], held: Mapping[str, PackedRows], vocab_size: int) -> dict[str, dict[str, float]]:
+    """Mean nats per masked held-out token of each language under add-one unigrams: of the whole corpus, and of the language itself.
+
+    Counts are of the training rows' tokens; the masked positions are those the model is measured on.
+    """
+    own = {lang: _counts(rows, vocab_size) for lang, rows in train.items()}
+    corpus = np.sum(list(own.values()), axis=0)
+    languages = sorted(held)
+    sums = {name: np.zeros(len(languages)) for name in ("corpus_unigram", "language_unigram")}
+    counts = np.zeros(len(languages))
+    for batch in held_out_batches(held, vocab_size=vocab_size, rank=0, world_size=1, micro_batch=MICRO_BATCH):
+        language_M = batch.languages_B[batch.masked_index_M // batch.input_ids_BT.shape[1]]
+        for number in np.unique(language_M):
+            here = (language_M == number) & (batch.weights_M > 0)
+            labels = batch.labels_M[here]
+            counts[number] += len(labels)
+            for name, table in (("corpus_unigram", corpus), ("language_unigram", own.get(languages[number], np.zeros(vocab_size, np.int64)))):
+                sums[name][number] -= np.log((table[labels] + 1) / (table.sum() + vocab_size)).sum()
+    return {name: {lang: float(values[i] / counts[i]) for i, lang in enumerate(languages) if counts[i]} for name, values in sums.items()}
+
+
+def _counts(rows: PackedRows, vocab_size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    total = np.zeros(vocab_size, np.int64)
+    for shard, start, length in zip(rows.span_shard, rows.span_start, rows.span_length, strict=True):
+        total += np.bincount(rows.shards[shard][int(start) : int(start) + int(length)], minlength=vocab_size)
+    return total
+
+
+def held_out_loss(module: nn.Module, held: Mapping[str, PackedRows], vocab_size: int, rank: int, world_size: int) -> dict[str, tuple[float, int]]:
+    """Language -> (sum of nats, number of masked tokens) over all ranks; collective."""
+    device = next(module.parameters()).device
+    sums = torch.zeros(len(held), 2, dtype=torch.float64)
+    for batch in held_out_batches(held, vocab_size=vocab_size, rank=rank, world_size=world_size, micro_batch=MICRO_BATCH):
+        fields = tensors_of(batch, device)
+        names = ("input_ids_BT", "attention_BT", "positions_BT", "masked_index_M", "labels_M", "weights_M")
+        _, _, nll_M = module(**{name: fields[name] for name in names}, per_position=True)
+        language_M = batch.languages_B[batch.masked_index_M // batch.input_ids_BT.shape[1]]
+        index_M = torch.from_numpy(language_M.astype(np.int64))
+        weights_M = torch.from_numpy(batch.weights_M).double()
+        sums[:, 0].index_add_(0, index_M, nll_M.detach().double().cpu() * weights_M)
+        sums[:, 1].index_add_(0, index_M, weights_M)
+    if world_size > 1:
+        on_device = sums.to(device)
+        dist.all_reduce(on_device)
+        sums = on_device.cpu()
+    return {lang: (float(sums[i, 0]), int(sums[i, 1])) for i, lang in enumerate(sorted(held))}
+
+
+def mean_over_languages(by_lang: Mapping[str, float]) -> float:
+    """The macro mean, each language weighing the same."""
+    return math.fsum(by_lang.values()) / len(by_lang)

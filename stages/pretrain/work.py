@@ -1,0 +1,218 @@
+"""The work of pretrain: the driver's side (start, restart, publish) and the rank's side (read, train, evaluate, save)."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pipeline.curve import Curve
+from pipeline.errors import ConfigError
+from pipeline.gang_sizes import default_micro_batch
+from pipeline.jobs import INDEX, checkpoints, run_gang
+from pipeline.model.sizes import SIZES, count_parameters, named_size
+from pipeline.stage import Context, Input, Output, Summary
+from pipeline.storage import Published, Storage, canonical
+from pipeline.training.objectives import OBJECTIVES
+from stages.pretrain import Config
+
+log = logging.getLogger(__name__)
+
+
+def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
+    """Train to the end; see the package."""
+    if config.model not in SIZES:
+        raise ConfigError(f"stages.{context.instance}.model: unknown size {config.model!r}; known: {', '.join(SIZES)}")
+    unknown = [name for name in config.objectives if name not in OBJECTIVES]
+    if unknown or not config.objectives:
+        raise ConfigError(f"stages.{context.instance}.objectives: {unknown[0] if unknown else 'none'!r} is not known; known: {', '.join(OBJECTIVES)}")
+    storage, folder = context.storage, f"{context.work}/checkpoints"
+    argument = {
+        "root": storage.root,
+        "attempt": storage.attempt,
+        "config": config.model_dump(mode="json"),
+        "seed": context.seed,
+        "packing": inputs["packing"].reference(),
+        "tokens": inputs["tokens"].reference(),
+        "vocabulary_size": _vocabulary_size(inputs["vocabulary"]),
+        "checkpoints": folder,
+        "spool": context.spool,
+        "baselines": f"{context.work}/baselines.json",
+    }
+    given = context.settings.cluster
+    values = run_gang(
+        context.cluster(), storage, folder, "stages.pretrain.work:train_rank", argument, global_batch=config.global_batch, workers=given.workers,
+        name=f"{context.instance}-{context.key[:8]}", max_restarts=config.max_restarts, deadline_s=given.deadline_s, on_poll=context.on_poll,
+        fence=context.fence,
+    )  # fmt: skip
+    return _publish(config, values[0], output, context, folder)
+
+
+def _vocabulary_size(vocabulary: Input) -> int:
+    return int(json.loads(vocabulary.path("card.json").read_text())["size"])
+
+
+def _publish(config: Config, outcome: dict[str, Any], output: Output, context: Context, folder: str) -> Summary:
+    last = checkpoints(context.storage, folder)[-1]
+    index = context.storage.read_json(f"{last}/{INDEX}")
+    for file in index["files"]:
+        output.refer("checkpoint", f"final/{file['name']}", Published(f"{last}/{file['name']}", file["sha256"], file["bytes"]))
+    with output.file("checkpoint", f"final/{INDEX}") as path:
+        path.write_bytes(context.storage.read(f"{last}/{INDEX}"))
+    with output.file("checkpoint", "training.json") as path:
+        path.write_bytes(canonical(outcome["training"]))
+    records = Curve(context.storage, context.spool).merged()
+    held = outcome["training"]["heldout"]
+    _plots(records, held, output)
+    for old in checkpoints(context.storage, folder)[:-1]:
+        context.storage.remove(old)
+    summary = held["summary"]
+    warnings = []
+    if summary["loss"] > summary["corpus_unigram"]:
+        warnings.append(f"held-out loss {summary['loss']:.3f} is above the corpus-wide unigram baseline {summary['corpus_unigram']:.3f}: train longer")
+    return Summary(
+        counts={"heldout": held, "training": outcome["about"], "tokens": outcome["training"]["tokens"]},
+        metrics={f"heldout/{name}": value for name, value in summary.items()},
+        warnings=warnings,
+    )
+
+
+def _plots(records: list[dict[str, Any]], held: dict[str, Any], output: Output) -> None:
+    from pipeline.plots import bars, curves
+
+    steps = [r["step"] for r in records]
+    series = {"training loss": (steps, [r["loss"] for r in records])}
+    measured = [(r["step"], r["heldout/loss"]) for r in records if "heldout/loss" in r]
+    if measured:
+        series["held-out loss"] = ([s for s, _ in measured], [v for _, v in measured])
+    lines = {name.replace("_", " "): held["summary"][name] for name in ("corpus_unigram", "language_unigram")}
+    with output.evidence("loss.svg") as path:
+        curves(series, path, title="Masked language model", xlabel="step", ylabel="nats per masked token", lines=lines)
+    with output.evidence("throughput.svg") as path:
+        rate = {"tokens per second": (steps, [r["tokens_per_second"] for r in records])}
+        curves(rate, path, title="Throughput", xlabel="step", ylabel="tokens/s, padding not counted")
+    with output.evidence("heldout.svg") as path:
+        bars(held["loss"], path, title="Held-out loss by language", ylabel="nats per masked token")
+    with output.evidence("curve.json") as path:
+        path.write_bytes(canonical(records))
+
+
+# ---------------------------------------------------------------- on a rank
+
+
+def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
+    """One rank of the gang; returns (on every rank alike) what was trained and measured."""
+    from pipeline.model.build import build_masked_lm
+    from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
+    from pipeline.training.batches import Feed
+    from pipeline.training.counter import derive
+    from pipeline.training.loop import TrainSettings, train
+    from pipeline.training.mixture import Mixture
+    from pipeline.training.objectives.masked import objective
+    from stages.pretrain.heldout import held_out_loss, mean_over_languages, unigram_baselines
+    from stages.pretrain.rows import packed_rows
+
+    storage = Storage.at(argument["root"], argument["attempt"])
+    config = Config.model_validate_json(json.dumps(argument["config"]))
+    rows = packed_rows(storage, argument["packing"], argument["tokens"])
+    held, seed, vocab_size = rows.get("heldout", {}), argument["seed"], argument["vocabulary_size"]
+    length = next(iter(rows["train"].values())).length
+    mixture = Mixture.by_alpha({lang: len(r) for lang, r in rows["train"].items()}, config.alpha, derive(seed, "mixture"))
+    mlm = objective(round(config.mask_rate * 1_000_000))
+    feed = Feed(rows["train"], mixture, mlm, vocab_size, derive(seed, "masks") >> 1, config.global_batch, trim=True)
+    micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
+    settings = TrainSettings(
+        steps=config.steps, micro_batch=micro, learning_rate=config.learning_rate, warmup_steps=round(config.warmup * config.steps),
+        schedule=config.schedule, weight_decay=config.weight_decay, betas=config.betas, eps=config.eps, clip=config.clip, zero=config.zero,
+        offload=config.offload, precision=config.precision, seed=derive(seed, "dropout") >> 1, log_every=config.log_every,
+        checkpoint_every=config.checkpoint_every, evaluate_every=config.evaluate_every, deepspeed=dict(config.deepspeed),
+    )  # fmt: skip
+    module = MaskedLM(build_masked_lm(named_size(config.model), vocab_size, seed=seed, dropout=config.dropout, max_length=length))
+    curve = Curve(storage, argument["spool"])
+    final: dict[str, tuple[float, int]] = {}
+    measured_at = -1
+
+    def evaluate(trained: Any, step: int) -> dict[str, float]:
+        nonlocal final, measured_at
+        if not held:
+            return {}
+        measured_at = step
+        final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size)
+        by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
+        return {"heldout/loss": mean_over_languages(by_lang), **{f"heldout/{lang}": value for lang, value in by_lang.items()}}
+
+    def save(step: int, engine: Any, meta: Any) -> None:
+        # Before the checkpoint is whole, so that a run killed behind the last one finds what was measured there.
+        if gang.rank == 0 and measured_at == step:
+            storage.write_json(f"{argument['checkpoints']}/heldout-{step}.json", {lang: list(pair) for lang, pair in final.items()})
+        _save(storage, argument["checkpoints"], step, engine, meta, gang, config.keep)
+
+    resume = None if argument["resume"] is None else _local_checkpoint(storage, argument["resume"])
+    outcome = train(settings, module, feed, masked_lm_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate)
+    if gang.rank != 0 or outcome.interrupted:
+        return {"about": {"interrupted": outcome.interrupted}}
+    if held and not final:
+        plain = storage.read_json(f"{argument['checkpoints']}/heldout-{outcome.steps}.json") or {}
+        final = {lang: (nats, count) for lang, (nats, count) in plain.items()}
+    baselines = storage.read_json(argument["baselines"])
+    if baselines is None:
+        baselines = unigram_baselines(rows["train"], held, vocab_size) if held else {"corpus_unigram": {}, "language_unigram": {}}
+        storage.write_json(argument["baselines"], baselines)
+    loss = {lang: nats / count for lang, (nats, count) in sorted(final.items()) if count}
+    summary = {name: mean_over_languages(values) for name, values in (("loss", loss), *sorted(baselines.items())) if values}
+    languages = mixture.languages
+    training = {
+        "model": config.model,
+        "parameters": count_parameters(named_size(config.model), vocab_size, length + 2),
+        "vocabulary_size": vocab_size,
+        "length": length,
+        "seed": seed,
+        "dropout": config.dropout,
+        "steps": outcome.steps,
+        "tokens": {languages[number]: count for number, count in outcome.tokens_by_language.items()},
+        "final_loss": None if outcome.final_loss != outcome.final_loss else outcome.final_loss,
+        "heldout": {"loss": loss, "masked_tokens": {lang: count for lang, (_, count) in sorted(final.items())}, **baselines, "summary": summary},
+    }
+    about = {"world_size": outcome.world_size, "micro_batch": micro, "accumulation": outcome.accumulation, "precision": outcome.precision,
+             "zero": config.zero, "seconds": round(outcome.seconds, 3), "interrupted": outcome.interrupted}  # fmt: skip
+    return {"training": training, "about": about}
+
+
+def _local_checkpoint(storage: Storage, folder: str) -> Path:
+    if storage.is_local:
+        return Path(storage.root) / folder
+    for path in storage.list(folder):
+        storage.local(path)
+    return Path(storage.cache) / folder
+
+
+def _save(storage: Storage, folder: str, step: int, engine: Any, meta: Any, gang: Any, keep: int) -> None:
+    """Save collectively into a folder of its own; it becomes a checkpoint by one rename (object store: by its index, written last)."""
+    import torch.distributed as dist
+
+    from pipeline.training import checkpoint
+
+    name = f"step-{step:08d}"
+    base = Path(storage.root if storage.is_local else storage.cache) / folder
+    unfinished = base / f"unfinished-{name}"
+    mine = checkpoint.save(engine, unfinished, meta)
+    if not storage.is_local:
+        for file in (f for f in mine if f != INDEX):
+            storage.write(f"{folder}/{name}/{file}", (unfinished / file).read_bytes())
+    if gang.world_size > 1:
+        dist.barrier()
+    if gang.rank == 0:
+        if storage.is_local:
+            target = base / name
+            if target.exists():
+                shutil.rmtree(target)
+            unfinished.rename(target)
+        else:
+            storage.write(f"{folder}/{name}/{INDEX}", (unfinished / INDEX).read_bytes())
+        for old in checkpoints(storage, folder)[:-keep]:
+            storage.remove(old)
+    if gang.world_size > 1:
+        dist.barrier()

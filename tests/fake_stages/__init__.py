@@ -1,0 +1,1 @@
+"""Tiny stages for tests of the engine."""

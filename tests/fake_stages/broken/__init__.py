@@ -1,0 +1,3 @@
+"""A stage that declares too little."""
+
+VERSION = 1
