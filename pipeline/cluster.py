@@ -26,6 +26,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Collection, Mapping
+from concurrent import futures
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +80,8 @@ class Handle:
     label: str
     function: str
     reference: Any = field(repr=False)
+    # Waited for instead of the reference: in Ray's own wait a signal's handler that raises ends in SystemExit(1).
+    future: futures.Future[object] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -160,23 +163,15 @@ class Cluster:
         remote = ray.remote(run_named).options(
             num_cpus=cpus, memory=memory_bytes, max_retries=0, retry_exceptions=False, name=label or function
         )
-        return Handle(label or function, function, remote.remote(self._source_root, function, argument))
+        return self._start(remote, function, argument, label or function)
 
     def wait(self, handles: Collection[Handle], timeout_s: float) -> list[Handle]:
         """Return those of `handles` that are finished, however they ended, in the order given.
 
         Returns as soon as there is one; an empty list after `timeout_s`.
         """
-        import ray
-
-        if not handles:
-            return []
-        references = [handle.reference for handle in handles]
-        done, _ = ray.wait(references, num_returns=1, timeout=timeout_s, fetch_local=False)
-        if done:
-            done, _ = ray.wait(references, num_returns=len(references), timeout=0, fetch_local=False)
-        finished = set(done)
-        return [handle for handle in handles if handle.reference in finished]
+        futures.wait([handle.future for handle in handles], timeout=timeout_s, return_when=futures.FIRST_COMPLETED)
+        return [handle for handle in handles if handle.future.done()]
 
     def result(self, handle: Handle) -> object:
         """Return what the task returned; blocks until it is finished.
@@ -185,11 +180,10 @@ class Cluster:
             TaskRaised, WorkerDied, NodeLost: see the head of the module.
             PreflightError: the worker's environment could not be set up.
         """
-        import ray
         from ray import exceptions
 
         try:
-            return ray.get(handle.reference)
+            return handle.future.result()
         except exceptions.RayTaskError as error:
             cause = error.cause
             text = f"{handle.label}: {type(cause).__name__}: {cause}"
@@ -324,7 +318,11 @@ class Cluster:
         require_plain(argument, "the argument")
         strategy = NodeAffinitySchedulingStrategy(node_id=node.node_id, soft=False)
         remote = ray.remote(run_named).options(num_cpus=0, max_retries=0, scheduling_strategy=strategy, name=function)
-        return Handle(f"node {node.name}", function, remote.remote(self._source_root, function, argument))
+        return self._start(remote, function, argument, f"node {node.name}")
+
+    def _start(self, remote: Any, function: str, argument: object, label: str) -> Handle:
+        reference = remote.remote(self._source_root, function, argument)
+        return Handle(label, function, reference, reference.future())
 
     def _differences(self, handle: Handle, node: Node, expected: dict[str, Any]) -> list[str]:
         try:

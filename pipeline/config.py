@@ -162,8 +162,8 @@ def _problems(model: type[Section], document: Document, location: Location, erro
     for detail in error.errors(include_url=False):
         steps = _walk(model, None, detail["loc"]) or _Steps(tuple(detail["loc"]), None, ())
         unions = tuple(((*location, *place), branch) for place, branch in steps.unions)
-        message = detail["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
-        message = message[:1].lower() + message[1:]
+        message = detail["msg"][:1].lower() + detail["msg"][1:]
+        message = message.removeprefix("value error, ").removeprefix("assertion failed, ")
         expected = (
             message.removeprefix("input should be ") if detail["type"] in ("literal_error", "enum") else _EXPECTED.get(detail["type"], "")
         )

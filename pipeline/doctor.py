@@ -209,7 +209,7 @@ def _training() -> Iterator[Finding]:
     native = [flag for flag in ("avx512_bf16", "amx_bf16") if flag in flags]
     from pipeline.training.precision import bf16_gain
 
-    gain = bf16_gain(size=512, repeats=3)
+    gain = bf16_gain()
     text = f"{gain:.1f} times the speed of float32 on this CPU ({', '.join(native) or 'no instructions for it'})"
     yield Finding("ok", "bf16", text)
     if torch.cuda.is_available():

@@ -134,7 +134,7 @@ def launch(
                 worker_runtime_env={"env_vars": {"OMP_NUM_THREADS": str(max(1, int(size.cpus)))}},
             ),
         )
-        trainer.controller_environment = _controller_environment(deadline_s)
+        trainer.controller_environment = _controller_environment(deadline_s, is_local=source_root is not None)
         return _values(trainer, workers, name, deadline_s, on_poll)
 
 
@@ -160,13 +160,14 @@ class _Trainer(TorchTrainer):  # type: ignore[misc, unused-ignore]
         return ray.get(self.controller.get_result.remote())
 
 
-def _controller_environment(deadline_s: float) -> dict[str, str]:
+def _controller_environment(deadline_s: float, *, is_local: bool) -> dict[str, str]:
     return {
         "RAY_TRAIN_V2_ENABLED": "1",
         "RAY_TRAIN_COLLECTIVE_TIMEOUT_S": str(deadline_s),
         "RAY_TRAIN_WORKER_HEALTH_CHECK_TIMEOUT_S": str(deadline_s),
         "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": str(deadline_s),
         "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+        "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0" if is_local else "1",  # a process more, and nobody drains this machine
         "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "2",
         "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
         "RAY_TRAIN_ENABLE_CONTROLLER_STRUCTURED_LOGGING": "0",

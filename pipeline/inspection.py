@@ -440,10 +440,10 @@ def _plain(storage: Storage, name: str, entry: Published, lang: str | None, rows
 
 
 def _json_lines(value: Any, lang: str | None, rows: int, depth: int = 0) -> Iterator[str]:
-    """Plain data for reading: values as `name: value`, mappings of mappings and lists of mappings as tables."""
+    """Plain data for reading: first values as `name: value`, then mappings of mappings and lists of mappings as tables."""
     if not isinstance(value, dict):
         value = {"": value}
-    for name, item in value.items():
+    for name, item in sorted(value.items(), key=lambda pair: isinstance(pair[1], (dict, list))):
         shown = clean_text(str(name), 60)
         if isinstance(item, dict) and item and all(isinstance(inner, dict) for inner in item.values()):
             chosen = {lang: item[lang]} if lang in item else item

@@ -15,6 +15,7 @@ import os
 import re
 import shutil
 import uuid
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -432,7 +433,10 @@ def open_source(url: str) -> BinaryIO:
             return Path(url).open("rb")
         import fsspec
 
-        opened: BinaryIO = fsspec.open(url, "rb").open()
+        source = fsspec.open(url, "rb")
+        opened: BinaryIO = source.open()
+        # An archive's file system closes the archive when it is collected: it lives as long as the stream.
+        weakref.finalize(opened, lambda kept: None, source)
         return opened
     except Exception as error:  # noqa: BLE001 - each store's library raises errors of its own
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {without_userinfo(str(error))}"

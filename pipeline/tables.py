@@ -1,4 +1,4 @@
-"""Arrow files: written batch by batch, read memory-mapped; the same rows give the same bytes.
+"""Arrow files: written batch by batch, read memory-mapped; the same rows, given in the same way, are the same bytes.
 
 Readers are the schemas of `pipeline.artifacts`. Files are Arrow IPC without compression unless told otherwise, so that they can be mapped.
 """

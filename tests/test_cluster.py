@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
-import importlib.metadata
-import json
 import os
 import signal
 import socket
@@ -20,7 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.cluster import Cluster, ClusterSettings, NodeLost, TaskRaised, WorkerDied
+from pipeline.cluster import Cluster, ClusterSettings, TaskRaised, WorkerDied
 from pipeline.errors import EmptyCorpusError, PreflightError
 from pipeline.remote import code_digest, node_report, require_plain
 
@@ -67,11 +66,11 @@ def misbehave(how: str) -> object:
     if how == "memory":
         raise MemoryError("no more")
     if how == "unpicklable":
-        raise Unpicklable("left", "right")
+        raise UnpicklableError("left", "right")
     return object()
 
 
-class Unpicklable(Exception):
+class UnpicklableError(Exception):
     """It pickles, but cannot be built again from what was pickled."""
 
     def __init__(self, left: str, right: str) -> None:
@@ -86,10 +85,8 @@ def stop(path: str) -> None:
 def ignore_everything(path: str) -> None:
     Path(path).write_text(str(os.getpid()))
     while True:
-        try:
+        with contextlib.suppress(BaseException):
             time.sleep(60)
-        except BaseException:  # noqa: BLE001 - that is the point
-            pass
 
 
 def nap(seconds: float) -> float:
@@ -102,10 +99,15 @@ def meet(argument: dict[str, Any]) -> int:
     folder = Path(argument["folder"])
     mine = folder / argument["name"]
     mine.touch()
-    time.sleep(0.2)
-    count = len(list(folder.iterdir()))
+    most = 0
+    end = time.monotonic() + argument["seconds"]
+    while time.monotonic() < end and most < 2:  # until another one is seen, then long enough for a third
+        most = max(most, len(list(folder.iterdir())))
+        time.sleep(0.02)
+    time.sleep(0.3)
+    most = max(most, len(list(folder.iterdir())))
     mine.unlink()
-    return count
+    return most
 
 
 def read_text(path: str) -> str:
@@ -131,7 +133,7 @@ def result(cluster: Cluster, function: str, argument: object, **options: Any) ->
 
 
 def wait_for(path: Path) -> int:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while time.monotonic() < end:
         if path.exists() and path.read_text():
             return int(path.read_text())
@@ -157,7 +159,7 @@ def test_wait_returns_only_finished_tasks_and_at_least_one(cluster: Cluster) -> 
 
 
 def test_no_more_tasks_run_at_once_than_there_are_workers(cluster: Cluster, tmp_path: Path) -> None:
-    handles = [cluster.submit(f"{HERE}:meet", {"folder": str(tmp_path), "name": f"t{number}"}) for number in range(8)]
+    handles = [cluster.submit(f"{HERE}:meet", {"folder": str(tmp_path), "name": f"t{number}", "seconds": 5}) for number in range(6)]
     assert cluster.workers == 2
     assert max(int(str(cluster.result(handle))) for handle in handles) == 2
 
@@ -210,7 +212,7 @@ def test_only_plain_data_crosses_in_either_direction(cluster: Cluster) -> None:
         cluster.submit(f"{HERE}:echo", {"a": [1, {2}]})
     with pytest.raises(TypeError, match="has the key 3 of type int"):
         require_plain({3: 1}, "it")
-    with pytest.raises(TaskRaised, match="the result of tests.test_cluster:misbehave is of type object"):
+    with pytest.raises(TaskRaised, match=r"the result of tests\.test_cluster:misbehave is of type object"):
         result(cluster, "misbehave", "object")
 
 
@@ -391,9 +393,9 @@ def test_a_signal_reaches_the_drivers_own_handler_and_ray_stops(short_folder: Pa
     assert process.stdout.readline() == "8\n"
     children = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGTERM)
-    output, _ = process.communicate(timeout=30)
+    output, errors = process.communicate(timeout=60)
     assert output == "HANDLER\n"
-    assert process.returncode == 143
+    assert (process.returncode, errors) == (143, "")
     assert children
     assert gone(children, 15)
     assert list(short_folder.glob("xlm-*")) == []
@@ -417,124 +419,14 @@ def test_a_killed_driver_takes_its_ray_along_and_the_next_run_sweeps_its_folder(
     assert list(short_folder.glob("xlm-*")) == []
 
 
-@pytest.fixture
-def short_folder() -> Iterator[Path]:
-    """A folder with a path short enough for sockets, which pytest's is not."""
-    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        yield Path(folder)
-
-
-# Several nodes
-
-
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
-NODES = """
-import json, os, sys
-import ray
-from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-nodes = {}
-print(json.dumps({"address": cluster.address}), flush=True)
-for line in sys.stdin:
-    command, name = line.split()
-    if command == "add":
-        nodes[name] = cluster.add_node(num_cpus=1)
-        cluster.wait_for_nodes()
-    elif command == "kill":
-        cluster.remove_node(nodes.pop(name), allow_graceful=False)
-    print("done", flush=True)
-cluster.shutdown()
-"""
-
-
-class Machines:
-    """A Ray of several nodes that another process holds, as a user's cluster would be."""
-
-    def __init__(self, folder: Path) -> None:
-        token = folder / "token"
-        token.write_text("1" * 64)
-        token.chmod(0o600)
-        self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-        child = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
-        child |= self.environment | {"HOME": str(folder), "RAY_health_check_timeout_ms": "2000"}
-        # It runs from another folder and without our path: the code must come from the driver.
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", NODES],
-            env=child,
-            cwd=folder,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        assert self.process.stdout is not None
-        self.address = str(json.loads(self.process.stdout.readline())["address"])
-
-    def do(self, command: str, name: str) -> None:
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
-        self.process.stdin.write(f"{command} {name}\n")
-        self.process.stdin.flush()
-        assert self.process.stdout.readline() == "done\n"
-
-    def close(self) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.close()
-        try:
-            self.process.wait(timeout=60)
-        finally:
-            self.process.kill()
-
-
 @pytest.fixture
-def machines(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
-    held = Machines(short_folder)
-    for name, value in held.environment.items():
-        monkeypatch.setenv(name, value)
-    try:
-        yield held
-    finally:
-        held.close()
-
-
-@pytest.mark.cluster
-def test_a_joined_cluster_gets_the_code_outlives_a_lost_node_and_is_left_running(
-    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    machines.do("add", "a")
-    machines.do("add", "b")
-    token = tmp_path / "token"
-    token.write_text("written by the driver")
-    with Cluster.open(ClusterSettings(address=machines.address)) as cluster:
-        assert not cluster.is_local
-        assert cluster.workers == 2
-        assert len(cluster.nodes()) == 3
-        with pytest.raises(PreflightError, match="the cluster can hold 2"):
-            cluster.require(workers=3)
-        version = importlib.metadata.version("pyarrow")
-        cluster.handshake({"pyarrow": version}, "os.path:getsize", str(token))
-        with pytest.raises(PreflightError, match=f"has pyarrow {version}, here it is 0.0.1") as caught:
-            cluster.handshake({"pyarrow": "0.0.1"}, "os.path:getsize", str(token))
-        assert str(caught.value).count("has pyarrow") == 3
-        monkeypatch.setenv("ONLY_HERE", "x")
-        with pytest.raises(PreflightError, match="reads another storage: it finds None, the driver wrote 'x'"):
-            cluster.handshake({}, "os:getenv", "ONLY_HERE")
-
-        handles = [cluster.submit("time:sleep", seconds, label=f"unit {seconds}") for seconds in (40, 41)]
-        time.sleep(3)
-        machines.do("kill", "a")
-        (lost,) = cluster.wait(handles, timeout_s=30)
-        with pytest.raises(NodeLost, match=lost.label):
-            cluster.result(lost)
-        (kept,) = set(handles) - {lost}
-        assert cluster.result(kept) is None
-        # The rest of the cluster still works.
-        assert cluster.result(cluster.submit("os.path:getsize", str(token))) == len("written by the driver")
-    with Cluster.open(ClusterSettings(address=machines.address, workers=(1, 7))) as cluster:
-        assert cluster.workers == 7
-    assert machines.process.poll() is None
+def short_folder() -> Iterator[Path]:
+    """A folder with a path short enough for sockets, which pytest's is not."""
+    with tempfile.TemporaryDirectory(prefix="t-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        yield Path(folder)

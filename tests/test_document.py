@@ -172,7 +172,8 @@ def test_all_mistakes_of_a_file_are_told_at_once(tmp_path: Path) -> None:
     [
         "a: !!python/object/apply:os.system ['true']\n", "a: !!str 010\n", "a: !mine x\n", "a: &x !!int 5\n", "a: !!int &x 5\n",
         "!!map\na: 1\n",
-        "!!str a: 1\n", "a:\n- &x\n  !foo b\n", "a: [!b &x c]\n", "a: !!binary aGk=\n", "a: ! x\n", "%TAG !e! tag:example.com,2000:\n---\na: !e!x 1\n",
+        "!!str a: 1\n", "a:\n- &x\n  !foo b\n", "a: [!b &x c]\n",
+        "a: !!binary aGk=\n", "a: ! x\n", "%TAG !e! tag:example.com,2000:\n---\na: !e!x 1\n",
         "a: !!set {x}\n", "a: !<tag:yaml.org,2002:str> 5\n", "a: {!!str b: 1}\n",
     ],
 )  # fmt: skip
@@ -331,8 +332,8 @@ def plain(data: dict[str, Any]) -> Document:
 
 @pytest.mark.parametrize(
     ("argument", "value"),
-    [("5", 5), ("no", "no"), ("1e-4", 1e-4), ("true", True), ("'5'", "5"), ("[en, no]", ["en", "no"]), ("{a: {b: 1}}", {"a": {"b": 1}}), ("a=b", "a=b"),
-     ("s3://b/{lang}/*.txt", "s3://b/{lang}/*.txt"), ("/data/ünï x", "/data/ünï x")],
+    [("5", 5), ("no", "no"), ("1e-4", 1e-4), ("true", True), ("'5'", "5"), ("[en, no]", ["en", "no"]), ("{a: {b: 1}}", {"a": {"b": 1}}),
+     ("a=b", "a=b"), ("s3://b/{lang}/*.txt", "s3://b/{lang}/*.txt"), ("/data/ünï x", "/data/ünï x")],
 )  # fmt: skip
 def test_an_override_is_typed_as_yaml(argument: str, value: object) -> None:
     found = with_overrides(plain({"stages": {"x": {"k": 0, "j": 1}}}), [f"stages.x.k={argument}"])

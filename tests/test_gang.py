@@ -90,6 +90,7 @@ def pids(folder: Path) -> list[int]:
 
 
 def all_gone(folder: Path) -> bool:
+    assert pids(folder)
     end = time.monotonic() + 30
     while time.monotonic() < end:
         if not any(psutil.pid_exists(pid) for pid in pids(folder)):
@@ -98,7 +99,7 @@ def all_gone(folder: Path) -> bool:
     return False
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_ranks_meet_and_their_values_come_back_in_order(cluster: Cluster, workers: int) -> None:
     handler = signal.getsignal(signal.SIGINT)
     values = cluster.launch_gang(f"{HERE}:add_up", {"text": "ñ\u2028"}, workers=workers, name="pretrain-abc-1", deadline_s=60)
@@ -132,6 +133,7 @@ def test_the_driver_polls_on_its_own_thread_and_once_after_the_end(cluster: Clus
     assert [count for count, _ in seen] == sorted(count for count, _ in seen)
 
 
+@pytest.mark.slow
 def test_an_error_raised_on_purpose_beats_the_complaints_of_the_other_ranks(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(EmptyCorpusError, match="nothing to train on") as caught:
         cluster.launch_gang(
@@ -142,6 +144,7 @@ def test_an_error_raised_on_purpose_beats_the_complaints_of_the_other_ranks(clus
     assert all_gone(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("how", "says"), [("other", "KeyError: 'surprise'"), ("exit", "SystemExit: 4")])
 def test_another_exception_names_rank_and_line(cluster: Cluster, tmp_path: Path, how: str, says: str) -> None:
     with pytest.raises(TaskRaised) as caught:
@@ -174,6 +177,7 @@ def test_a_stopped_rank_is_found_within_the_deadline_and_killed(cluster: Cluster
     assert len(cluster.launch_gang(f"{HERE}:add_up", {"text": ""}, workers=2, name="stop", deadline_s=60)) == 2
 
 
+@pytest.mark.slow
 def test_no_progress_by_the_drivers_measure_is_a_hang(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(WorkerDied, match="no progress for 4 s") as caught:
         cluster.launch_gang(f"{HERE}:wait_for_ever", {"folder": str(tmp_path)}, workers=1, name="hang", deadline_s=4, on_poll=lambda: 7)
@@ -181,6 +185,7 @@ def test_no_progress_by_the_drivers_measure_is_a_hang(cluster: Cluster, tmp_path
     assert all_gone(tmp_path)
 
 
+@pytest.mark.slow
 def test_an_interruption_stops_the_gang_and_frees_its_places(cluster: Cluster, tmp_path: Path) -> None:
     def interrupt() -> None:
         if len(list(tmp_path.iterdir())) == 2:

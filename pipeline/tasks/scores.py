@@ -184,8 +184,8 @@ def _figures(confusion_XCC: I64) -> tuple[I64, I64]:
     right_XC = np.diagonal(confusion_XCC, axis1=1, axis2=2)
     gold_XC, predicted_XC = confusion_XCC.sum(axis=2), confusion_XCC.sum(axis=1)
     accuracy_X = _divide(right_XC.sum(axis=1) * _RATE, gold_XC.sum(axis=1))
-    # F1 = 2·right / (gold + predicted); a label that a resample's gold lacks is no part of its mean.
-    f1_XC = np.where(gold_XC > 0, _divide(2 * right_XC * _RATE, np.maximum(gold_XC + predicted_XC, 1)), 0)
+    # F1 = 2·right / (gold + predicted); a label that a resample's gold lacks adds 0 here and is not counted below.
+    f1_XC = _divide(2 * right_XC * _RATE, np.maximum(gold_XC + predicted_XC, 1))
     return accuracy_X, _divide(f1_XC.sum(axis=1), (gold_XC > 0).sum(axis=1))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline.artifacts import examples
@@ -14,6 +13,7 @@ from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import open_source
 from pipeline.tables import rows
 from pipeline.tasks import TASKS
+from pipeline.tasks.classification import Columns, Quoting, parse_examples
 from pipeline.text import languages
 from pipeline.text.normalise import normalise
 from pipeline.units import Phase, Task, Unit
@@ -79,27 +79,30 @@ def from_corpus(task: Task) -> None:
 
 def from_file(task: Task) -> None:
     """Worker: the examples of one file."""
-    from pipeline.tasks.classification import read_examples
+    settings, lang, name = task.settings, task.argument["lang"], task.argument["name"]
+    is_csv = name.lower().endswith(".csv")
+    with open_source(task.argument["url"]) as stream:
+        found = parse_examples(
+            stream, _columns(settings), where=name, lang=lang, quoting=Quoting.DOUBLE if is_csv else Quoting.NONE, separator="," if is_csv else "\t"
+        )
+    with task.table("examples", examples.schema()) as table:
+        for example in task.records(found, lambda _: str(lang)):
+            table.row(
+                {"id": f"{name}:{example.id}", "set": settings["set"], "split": task.argument["split"], "task": settings["task"], "lang": lang,
+                 "text": normalise(example.text), "text_pair": None if example.text_pair is None else normalise(example.text_pair),
+                 "label": example.label, "decontaminate": settings["decontaminate"]}
+            )  # fmt: skip
+            task.ledger.keep(lang)
+    task.counts["splits"] = {task.argument["split"]: task.ledger.kept}
 
-    local = task.storage.temporary()
-    local = local.with_suffix(Path(task.argument["url"]).suffix)
-    settings, lang = task.settings, task.argument["lang"]
-    try:
-        with open_source(task.argument["url"]) as stream:
-            local.write_bytes(stream.read())
-        columns = settings["columns"]
-        found = read_examples(
-            local, lang=lang, text=settings["text"], text_pair=settings["text_pair"], label=settings["label"],
-            columns=tuple(columns) if columns else None, name=task.argument["name"],
-        )  # fmt: skip
-        with task.table("examples", examples.schema()) as table:
-            for number, example in enumerate(task.records(found, lambda _: lang)):
-                table.row(
-                    {"id": f"{task.argument['name']}-{number}", "set": settings["set"], "split": task.argument["split"], "task": settings["task"],
-                     "lang": lang, "text": normalise(example.text), "text_pair": None if example.text_pair is None else normalise(example.text_pair),
-                     "label": example.label, "decontaminate": settings["decontaminate"]}
-                )  # fmt: skip
-                task.ledger.keep(lang)
-        task.counts["splits"] = {task.argument["split"]: task.ledger.kept}
-    finally:
-        local.unlink(missing_ok=True)
+
+def _columns(settings: dict[str, Any]) -> Columns:
+    """Where the parts stand: by the header's names, or by their places in `columns` for a file without a header."""
+    names = settings["columns"]
+    wanted = {part: settings[part] for part in ("text", "label", "text_pair") if settings[part] is not None}
+    if names is None:
+        return Columns(**wanted)
+    for part, column in wanted.items():
+        if column not in names:
+            raise ConfigError(f"examples set {settings['set']}: {part} is column {column!r}, which is not among `columns` {list(names)}")
+    return Columns(**{part: names.index(column) for part, column in wanted.items()})

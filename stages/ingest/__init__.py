@@ -22,7 +22,7 @@ from pipeline.storage import Source
 from stages.ingest.sources import html, jsonl, parquet, text, tsv_pairs
 
 VERSION = 1
-LIBRARIES = ("pyarrow", "selectolax")
+LIBRARIES = ("pyarrow", "selectolax", "zstandard")
 GRADE = Grade.EXACT
 GLOBALS = ("languages",)
 INPUTS: dict[str, object] = {}

@@ -173,7 +173,13 @@ def _lang_of(item: Record | Pair | Damaged) -> str:
 
 
 def _lost_bytes(item: Damaged, file: SourceFile, part: Slice) -> int:
-    """Bytes as stored that were lost: exact where a length is known, else what lies behind the damage (at least one, so that it is seen)."""
+    """Bytes as stored that were lost: exact where they are known, an estimate from below else; at least one, so that it is seen.
+
+    A truncated stream was read to its end, and what is missing cannot be known from the file: it counts a hundredth of the file.
+    """
+    if item.stored_offset is not None:
+        behind = file.size - item.stored_offset
+        return max(1, behind if behind > 0 else file.size // 100)
     if item.length is not None and not item.rest_of_stream:
         return max(1, min(item.length, file.size))
     stop = part.stop or file.size
@@ -214,6 +220,9 @@ def _pair_row(task: Task, pairs: Any, texts: Any, item: Pair, sha256: bytes, nam
         return
     if a not in wanted or b not in wanted:
         task.ledger.drop(label, "language_not_wanted")
+        return
+    if not item.text_a.strip() or not item.text_b.strip():
+        task.ledger.drop(label, "empty_side")
         return
     task.ledger.keep(label)
     identifier = document_id(sha256, item.offset, item.ordinal)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from pipeline.curve import Curve
@@ -112,6 +110,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from pipeline.training.loop import TrainSettings, train
     from pipeline.training.mixture import Mixture
     from pipeline.training.objectives.masked import objective
+    from pipeline.saving import save_checkpoint, start_folder
     from stages.pretrain.heldout import held_out_loss, mean_over_languages, unigram_baselines
     from stages.pretrain.rows import packed_rows
 
@@ -148,9 +147,9 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         # Before the checkpoint is whole, so that a run killed behind the last one finds what was measured there.
         if gang.rank == 0 and measured_at == step:
             storage.write_json(f"{argument['checkpoints']}/heldout-{step}.json", {lang: list(pair) for lang, pair in final.items()})
-        _save(storage, argument["checkpoints"], step, engine, meta, gang, config.keep)
+        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=config.keep)
 
-    resume = None if argument["resume"] is None else _local_checkpoint(storage, argument["resume"])
+    resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
     outcome = train(settings, module, feed, masked_lm_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate)
     if gang.rank != 0 or outcome.interrupted:
         return {"about": {"interrupted": outcome.interrupted}}
@@ -180,39 +179,3 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
              "zero": config.zero, "seconds": round(outcome.seconds, 3), "interrupted": outcome.interrupted}  # fmt: skip
     return {"training": training, "about": about}
 
-
-def _local_checkpoint(storage: Storage, folder: str) -> Path:
-    if storage.is_local:
-        return Path(storage.root) / folder
-    for path in storage.list(folder):
-        storage.local(path)
-    return Path(storage.cache) / folder
-
-
-def _save(storage: Storage, folder: str, step: int, engine: Any, meta: Any, gang: Any, keep: int) -> None:
-    """Save collectively into a folder of its own; it becomes a checkpoint by one rename (object store: by its index, written last)."""
-    import torch.distributed as dist
-
-    from pipeline.training import checkpoint
-
-    name = f"step-{step:08d}"
-    base = Path(storage.root if storage.is_local else storage.cache) / folder
-    unfinished = base / f"unfinished-{name}"
-    mine = checkpoint.save(engine, unfinished, meta)
-    if not storage.is_local:
-        for file in (f for f in mine if f != INDEX):
-            storage.write(f"{folder}/{name}/{file}", (unfinished / file).read_bytes())
-    if gang.world_size > 1:
-        dist.barrier()
-    if gang.rank == 0:
-        if storage.is_local:
-            target = base / name
-            if target.exists():
-                shutil.rmtree(target)
-            unfinished.rename(target)
-        else:
-            storage.write(f"{folder}/{name}/{INDEX}", (unfinished / INDEX).read_bytes())
-        for old in checkpoints(storage, folder)[:-keep]:
-            storage.remove(old)
-    if gang.world_size > 1:
-        dist.barrier()

@@ -49,7 +49,7 @@ def features(sizes: list[int], max_length: int = 24) -> Features:
 
 
 def test_a_tsv_with_a_header_is_read_by_column_names(tmp_path: Path) -> None:
-    path = write(tmp_path, "index_id\tcategory\ttext\n548\tsports\tHabari \"ya\" leo, 1\n824\t travel \tSafari\n")
+    path = write(tmp_path, 'index_id\tcategory\ttext\n548\tsports\tHabari "ya" leo, 1\n824\t travel \tSafari\n')
     assert read_examples(path, lang="sw", label="category", id="index_id") == [
         Example("548", "sw", 'Habari "ya" leo, 1', None, "sports"),
         Example("824", "sw", "Safari", None, "travel"),
@@ -209,7 +209,9 @@ def test_each_epoch_has_every_example_once_over_all_ranks(ranks: int) -> None:
 
 
 def test_a_resumed_fine_tuning_sees_what_an_uninterrupted_one_sees() -> None:
-    through = [list(feed.micro_batches(step, 1, 2, 2)) for feed in [ClassificationFeed(features([3, 9, 14, 2, 20]), 3, 4)] for step in range(5)]
+    through = [
+        list(feed.micro_batches(step, 1, 2, 2)) for feed in [ClassificationFeed(features([3, 9, 14, 2, 20]), 3, 4)] for step in range(5)
+    ]
     again = ClassificationFeed(features([3, 9, 14, 2, 20]), 3, 4)
     for step in (3, 4):
         for a, b in zip(again.micro_batches(step, 1, 2, 2), through[step], strict=True):
@@ -261,7 +263,7 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the shared test data
 @pytest.mark.parametrize(
     ("path", "count", "options"),
     [
-        ("sib200/yor_Latn/train.tsv", 701, {"label": "category", "id": "index_id"}),
+        ("sib200/swe_Latn/train.tsv", 701, {"label": "category", "id": "index_id"}),
         ("xnli/data/xnli/dev-hi.tsv", 2490, {"columns": ("a", "b", "gold"), "text": "a", "text_pair": "b", "label": "gold"}),
         ("sick/SICK.txt", 9927, {"text": "sentence_A", "text_pair": "sentence_B", "label": "entailment_judgment", "id": "pair_ID"}),
         ("nusax/datasets/sentiment/indonesian/train.csv", None, {"id": "id"}),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import numpy as np
@@ -25,7 +26,7 @@ def pack(corpus: list[list[int]], max_tokens: int) -> Packed:
 def rows_of(packed: Packed) -> list[list[Span]]:
     spans = list(zip(packed.span_document.tolist(), packed.span_start.tolist(), packed.span_length.tolist(), strict=True))
     offsets = packed.row_offsets.tolist()
-    return [spans[start:stop] for start, stop in zip(offsets[:-1], offsets[1:], strict=True)]
+    return [spans[start:stop] for start, stop in itertools.pairwise(offsets)]
 
 
 def used(row: list[Span]) -> int:

@@ -39,7 +39,7 @@ class RankGang:
         return self.patience < 0
 
 
-def run_gang(target: str, world_size: int, arguments: dict[str, Any], folder: Path, *, timeout_s: float = 240.0) -> list[Any]:
+def run_gang(target: str, world_size: int, arguments: dict[str, Any], folder: Path, *, timeout_s: float = 600.0) -> list[Any]:
     """What `target(gang, **arguments)` returned on each rank.
 
     Raises:

@@ -39,7 +39,7 @@ def packing(seed: int, documents: int = 12, length: int = LENGTH, folder: Path |
             np.save(folder / f"{seed}-{shard}.npy", flat)
             flat = np.load(folder / f"{seed}-{shard}.npy", mmap_mode="r")
         shards.append(flat)
-    packed = pack_sentences(np.array(sum(sentences, [])), np.repeat(np.arange(documents), 2), max_tokens=length)
+    packed = pack_sentences(np.concatenate(sentences), np.repeat(np.arange(documents), 2), max_tokens=length)
     rows = PackedRows(
         tuple(shards),
         packed.row_offsets,
@@ -143,7 +143,12 @@ def test_over_any_number_of_ranks_an_epoch_has_every_row_once(ranks: int) -> Non
     rows = {language: packing(seed, documents)[0] for language, seed, documents in (("en", 2, 20), ("sw", 1, 6))}
     total = sum(len(packed) for packed in rows.values())
     made = Feed(
-        rows, Mixture.by_alpha({language: len(rows[language]) for language in rows}, 1, seed=1), MaskedLanguageModel(), VOCAB, 0, global_batch=ranks
+        rows,
+        Mixture.by_alpha({language: len(rows[language]) for language in rows}, 1, seed=1),
+        MaskedLanguageModel(),
+        VOCAB,
+        0,
+        global_batch=ranks,
     )
     seen: Counter[tuple[int, ...]] = Counter()
     for step in range(-(-total // ranks)):
@@ -152,7 +157,9 @@ def test_over_any_number_of_ranks_an_epoch_has_every_row_once(ranks: int) -> Non
                 if batch.samples_B[0] < total:
                     labels = dict(zip(batch.masked_index_M.tolist(), batch.labels_M.tolist(), strict=True))
                     used = int(batch.attention_BT.sum())
-                    ids = [labels.get(place, token) if place else token for place, token in enumerate(batch.input_ids_BT[0, :used].tolist())]
+                    ids = [
+                        labels.get(place, token) if place else token for place, token in enumerate(batch.input_ids_BT[0, :used].tolist())
+                    ]
                     seen[(int(batch.languages_B[0]), *ids)] += 1
     expected: Counter[tuple[int, ...]] = Counter()
     for number, language in enumerate(sorted(rows)):
@@ -234,7 +241,7 @@ def test_filling_up_gives_every_row_once_and_all_ranks_equally_many_batches(rows
     assert len({len(batches) for batches in by_rank}) == 1
     real = [int(row) for batches in by_rank for index, is_real in batches for row in index[is_real]]
     assert sorted(real) == list(range(rows))
-    assert all(0 <= int(index.min()) and int(index.max()) < rows and len(index) == micro for batches in by_rank for index, _ in batches)
+    assert all(int(index.min()) >= 0 and int(index.max()) < rows and len(index) == micro for batches in by_rank for index, _ in batches)
 
 
 @pytest.mark.parametrize(("ranks", "micro"), [(1, 4), (2, 3), (3, 5), (8, 1)])
@@ -257,7 +264,14 @@ def held_out(batches: list[MicroBatch]) -> list[tuple[Any, ...]]:
             if batch.samples_B[b] < 0:
                 assert chosen == ()
             else:
-                found.append((int(batch.languages_B[b]), int(batch.samples_B[b]), tuple(batch.input_ids_BT[b][batch.attention_BT[b]].tolist()), chosen))
+                found.append(
+                    (
+                        int(batch.languages_B[b]),
+                        int(batch.samples_B[b]),
+                        tuple(batch.input_ids_BT[b][batch.attention_BT[b]].tolist()),
+                        chosen,
+                    )
+                )
     return sorted(found)
 
 
@@ -270,7 +284,12 @@ def test_another_language_leaves_the_held_out_masks_of_the_others_alone() -> Non
 
 def broken(**changes: Any) -> PackedRows:
     rows = PackedRows(
-        (np.array([4, 5, 6, 7], np.uint16),), np.array([0, 1]), np.array([0], np.uint32), np.array([0], np.uint64), np.array([4], np.uint32), 8
+        (np.array([4, 5, 6, 7], np.uint16),),
+        np.array([0, 1]),
+        np.array([0], np.uint32),
+        np.array([0], np.uint64),
+        np.array([4], np.uint32),
+        8,
     )
     return dataclasses.replace(rows, **changes)
 
@@ -299,7 +318,9 @@ def test_rows_that_do_not_exist_are_refused() -> None:
 
 @pytest.mark.parametrize(("ranks", "micro"), [(3, 1), (2, 3), (1, 16)])
 def test_a_cut_that_does_not_divide_the_global_batch_is_refused(ranks: int, micro: int) -> None:
-    with pytest.raises(ValueError, match=f"world size {ranks} × micro-batch {micro} = {ranks * micro} does not divide the global batch of 8"):
+    with pytest.raises(
+        ValueError, match=f"world size {ranks} × micro-batch {micro} = {ranks * micro} does not divide the global batch of 8"
+    ):
         list(feed().micro_batches(0, 0, ranks, micro))
 
 
@@ -314,7 +335,7 @@ def test_other_impossible_requests_are_refused() -> None:
         Feed(rows, Mixture.by_alpha({"sw": 2}, 1, 0), objective, VOCAB, 0, 1)
     with pytest.raises(ValueError, match=r"lengths \[8, 9\]"):
         Feed({"en": broken(length=9), **rows}, Mixture.by_alpha({"sw": 1, "en": 1}, 1, 0), objective, VOCAB, 0, 1)
-    with pytest.raises(ValueError, match="a row holds id 7; the vocabulary has ids 0..6 and <mask> 7"):
+    with pytest.raises(ValueError, match=r"a row holds id 7; the vocabulary has ids 0\.\.6 and <mask> 7"):
         list(Feed(rows, Mixture.by_alpha({"sw": 1}, 1, 0), objective, 8, 0, 1).micro_batches(0, 0, 1, 1))
     with pytest.raises(ValueError, match="no row to evaluate on"):
         list(held_out_batches({}, vocab_size=VOCAB, rank=0, world_size=1, micro_batch=1))

@@ -16,7 +16,7 @@ from pipeline.model.masked_lm import SequenceClassifier, classifier_loss, masked
 from pipeline.training import checkpoint
 from pipeline.training.engine import Alone
 from pipeline.training.loop import Record, TrainOutcome, micro_batch_count, tensors_of, train
-from tests.training.cases import PLACES, VOCAB, TinyFeed, run, settings, tiny_module
+from tests.training.cases import PLACES, TinyFeed, run, settings, tiny_module
 from tests.training.conftest import TwoRanks
 from tests.training.harness import RankGang
 
@@ -187,19 +187,19 @@ class Examples:
 
 
 class ExampleFeed:
-    """Texts whose class is whether their second token is above the middle; every fourth row only fills up."""
+    """Texts of the class "high" say id 40 over and over, those of "low" id 9; every fourth row only fills up."""
 
     global_batch = 16
 
     def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Examples]:
-        draw = np.random.default_rng(step)
-        ids = draw.integers(5, VOCAB - 1, (self.global_batch, PLACES))
+        labels = np.random.default_rng(step).integers(0, 2, self.global_batch)
+        ids = np.repeat(np.where(labels == 1, 40, 9)[:, None], PLACES, axis=1)
         weights = (np.arange(self.global_batch) % 4 < 3).astype(np.float32)
         for start in range(0, self.global_batch, micro_batch):
             part = slice(start, start + micro_batch)
             shape = ids[part].shape
             positions = np.broadcast_to(np.arange(2, PLACES + 2), shape)
-            yield Examples(ids[part], np.ones(shape, dtype=bool), positions, (ids[part, 1] > VOCAB // 2).astype(np.int64), weights[part])
+            yield Examples(ids[part], np.ones(shape, dtype=bool), positions, labels[part], weights[part])
 
     def weight(self, step: int) -> float:
         return 12.0
@@ -225,7 +225,7 @@ def test_a_classifier_learns_through_the_same_loop_whatever_the_cut(tmp_path: Pa
         )
         courses.append([record["loss"] for record in records])
     assert courses[0][:3] == pytest.approx(courses[1][:3], rel=1e-5)
-    assert np.mean(courses[0][-3:]) < 0.8 * np.mean(courses[0][:3])
+    assert np.mean(courses[0][-3:]) < 0.5 * np.mean(courses[0][:3])
 
 
 def test_only_arrays_become_tensors() -> None:

@@ -157,13 +157,17 @@ def test_held_out_masks_hide_every_chosen_token_at_15_percent() -> None:
     assert np.array_equal(again.masked_index_M, masked.masked_index_M)
 
 
-@pytest.mark.parametrize(("length", "special", "expected"), [(2, 2, 0), (3, 2, 1), (11, 1, 2), (12, 2, 2), (512, 2, 77), (514, 12, 75), (5, 2, 1)])
+@pytest.mark.parametrize(
+    ("length", "special", "expected"), [(2, 2, 0), (3, 2, 1), (11, 1, 2), (12, 2, 2), (512, 2, 77), (514, 12, 75), (5, 2, 1)]
+)
 def test_counts_round_half_up_and_are_at_least_one(length: int, special: int, expected: int) -> None:
     assert int(masked_count(length, special)) == expected
     assert masked_count(np.array([length]), np.array([special])).tolist() == [expected]
 
 
-@pytest.mark.parametrize(("vocab", "rate", "message"), [(5, 150_000, "a vocabulary of 5 has no ordinary id"), (9, 0, "rate is 0"), (9, 1_000_001, "1..1000000")])
+@pytest.mark.parametrize(
+    ("vocab", "rate", "message"), [(5, 150_000, "a vocabulary of 5 has no ordinary id"), (9, 0, "rate is 0"), (9, 1_000_001, "1..1000000")]
+)
 def test_impossible_settings_are_refused(vocab: int, rate: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         mask(np.array([[0, 4, 2]]), np.array([3]), np.array([0]), seed=0, vocab_size=vocab, rate_millionths=rate)
