@@ -64,7 +64,10 @@ def _exit_code(verbose: bool, *, announce: bool) -> Iterator[None]:
         _complain("out of memory. Give the machine more, or lower cluster.workers.", verbose)
     except OSError as error:
         code = 4
-        _complain(f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. Nothing half-written was published; free space and run again.", verbose)
+        _complain(
+            f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}. Nothing half-written was published; free space and run again.",
+            verbose,
+        )
     except (click.ClickException, click.exceptions.Exit):
         raise
     except Exception as error:  # noqa: BLE001 - the boundary: a fault of the program still ends with a code and a reason
@@ -109,7 +112,9 @@ def commands() -> None:
 @click.option("--force", multiple=True, metavar="STAGE", help="Run this stage again even if nothing changed.")
 @click.option("--wait", "wait_s", type=float, default=0.0, metavar="SECONDS", help="Wait for another run of this pipeline to end.")
 @verbose_option
-def run_command(file: Path, overrides: tuple[str, ...], start: str | None, until: str | None, force: tuple[str, ...], wait_s: float, verbose: bool) -> None:
+def run_command(
+    file: Path, overrides: tuple[str, ...], start: str | None, until: str | None, force: tuple[str, ...], wait_s: float, verbose: bool
+) -> None:
     """Run what is missing of the pipeline FILE."""
     _logging(verbose)
     with _exit_code(verbose, announce=True):
@@ -154,7 +159,15 @@ def plan_command(file: Path, rest: tuple[str, ...], as_json: bool, verbose: bool
             graph.instance(stage)
             planned = [p for p in planned if p.instance.name == stage]
         if as_json:
-            rows = [{"stage": p.instance.name, "state": p.state, "reasons": list(p.reasons), "settings": p.instance.config.model_dump(mode="json")} for p in planned]
+            rows = [
+                {
+                    "stage": p.instance.name,
+                    "state": p.state,
+                    "reasons": list(p.reasons),
+                    "settings": p.instance.config.model_dump(mode="json"),
+                }
+                for p in planned
+            ]
             click.echo(json.dumps(rows, indent=1, ensure_ascii=False))
             return
         words = {"done": "up to date", "run": "will run", "maybe": "may run"}
@@ -191,13 +204,21 @@ def status_command(file: Path, overrides: tuple[str, ...], verify: bool, as_json
             click.echo(json.dumps(rows, indent=1))
         else:
             for row in rows["stages"]:
-                click.echo(f"{row['stage']:<14}{row['state']:<12}{row['seconds'] or 0:>9.1f} s  {(row['digest'] or '')[:12]:<14}{row['path'] or ''}")
+                click.echo(
+                    f"{row['stage']:<14}{row['state']:<12}{row['seconds'] or 0:>9.1f} s  {(row['digest'] or '')[:12]:<14}{row['path'] or ''}"
+                )
+                if row["state"] not in ("done", "never run"):
+                    click.echo(f"{'':<14}{'; '.join(row['reasons'])}")
             if rows["holder"]:
                 click.echo(f"running now: {rows['holder']}")
         if verify and rows["damaged"]:
             from pipeline.errors import IntegrityError
 
-            raise IntegrityError(f"{len(rows['damaged'])} file(s) damaged: {', '.join(rows['damaged'][:5])}. Run again: what made them is run again.")
+            forgotten = inspection.forget_damaged(graph, rows["damaged"])
+            names = f"{', '.join(rows['damaged'][:5])}{' …' if len(rows['damaged']) > 5 else ''}"
+            raise IntegrityError(
+                f"{len(rows['damaged'])} file(s) damaged: {names}. The next run makes them again ({', '.join(forgotten)})."
+            )
 
 
 @commands.command("show")
@@ -306,6 +327,6 @@ def gc_command(file: Path, overrides: tuple[str, ...], delete: bool, as_json: bo
         else:
             for path in result.paths:
                 click.echo(path)
-            click.echo(f"{len(result.paths)} files, {result.bytes / 2**20:.1f} MiB {'deleted' if delete else 'would go; give --delete to delete them'}.")
-
-
+            click.echo(
+                f"{len(result.paths)} files, {result.bytes / 2**20:.1f} MiB {'deleted' if delete else 'would go; give --delete to delete them'}."
+            )

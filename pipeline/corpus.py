@@ -44,7 +44,9 @@ def pair_up(text: tuple[Shard, ...], decisions: tuple[Shard, ...]) -> list[Pairi
     return [Pairing(a, b) for a, b in zip(held, decisions, strict=True)]
 
 
-def decided(storage: Storage, argument: dict[str, Any], columns: tuple[str, ...] | None = None) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+def decided(
+    storage: Storage, argument: dict[str, Any], columns: tuple[str, ...] | None = None
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
     """Rows of text with their decisions, in order.
 
     Raises:

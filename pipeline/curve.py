@@ -1,6 +1,6 @@
 """Metric records of a training run in storage: numbered chunks, each written whole, so that a driver can tail them and replay them after an outage.
 
-    rank 0: append([record, …]) -> <folder>/00000001.json, 00000002.json, …      driver: read(after) -> records, and where it stands
+rank 0: append([record, …]) -> <folder>/00000001.json, 00000002.json, …      driver: read(after) -> records, and where it stands
 """
 
 from __future__ import annotations

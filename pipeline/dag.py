@@ -129,7 +129,9 @@ def _parts(document: Document, stages: dict[str, Any], registry: Mapping[str, st
                 problems.append(_unknown_stage(document, location, name, registry))
             continue
         if not isinstance(body, dict):
-            problems.append(Problem(document.place(location), location, f"expected settings or null, found {body!r}", "write {} for the defaults"))
+            problems.append(
+                Problem(document.place(location), location, f"expected settings or null, found {body!r}", "write {} for the defaults")
+            )
             continue
         data = dict(body)
         uses = data.pop("uses", name)
@@ -158,7 +160,11 @@ def _instance(document: Document, part: _Part, parts: Mapping[str, _Part], probl
     for slot in part.inputs:
         if slot not in part.declaration.inputs:
             known = ", ".join(part.declaration.inputs) or "none"
-            problems.append(Problem(document.place((*location, "inputs", slot), key=True), (*location, "inputs", slot), "unknown slot", f"known: {known}"))
+            problems.append(
+                Problem(
+                    document.place((*location, "inputs", slot), key=True), (*location, "inputs", slot), "unknown slot", f"known: {known}"
+                )
+            )
     for slot, kind in part.declaration.inputs.items():
         here = (*location, "inputs", slot)
         given = part.inputs.get(slot)

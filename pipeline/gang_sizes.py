@@ -18,14 +18,18 @@ def world_size(cluster: Cluster, workers: int | tuple[int, int], global_batch: i
     if isinstance(workers, int) and workers > 0:
         if global_batch % workers:
             near = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
-            raise ConfigError(f"cluster.workers: {workers} ranks do not divide a global batch of {global_batch}; possible: {', '.join(map(str, near))}")
+            raise ConfigError(
+                f"cluster.workers: {workers} ranks do not divide a global batch of {global_batch}; possible: {', '.join(map(str, near))}"
+            )
         return workers
     least, most = (1, cluster.workers) if isinstance(workers, int) else workers
     places = min(most, _places(cluster))
     for ranks in range(places, 0, -1):
         if global_batch % ranks == 0 and ranks >= least:
             return ranks
-    raise PreflightError(f"cluster.workers: [{least}, {most}] asks for at least {least} ranks that divide {global_batch}; the cluster has places for {places}")
+    raise PreflightError(
+        f"cluster.workers: [{least}, {most}] asks for at least {least} ranks that divide {global_batch}; the cluster has places for {places}"
+    )
 
 
 def _places(cluster: Cluster) -> int:

@@ -1,2 +1,5 @@
 """temporary"""
-def lines(graph): return []
+
+
+def lines(graph):
+    return []

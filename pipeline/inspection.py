@@ -496,3 +496,15 @@ def _files(made: Manifest) -> Iterator[str]:
     body += [["evidence", kept["bytes"], "", kept["sha256"][:12], kept["path"]] for _, kept in evidence]
     yield f"{len(body)} files, {sum(row[1] for row in body) / 2**20:.1f} MiB"
     yield from _columns(["slot", "bytes", "rows", "sha256", "path"], body)
+
+
+def forget_damaged(graph: Graph, damaged: list[str]) -> list[str]:
+    """Forget damaged files, so that the next run makes them again; the names of the instances that make them, sorted."""
+    state = State.load(graph.storage, graph.settings.name)
+    found: set[str] = set()
+    for path in damaged:
+        made = {name: m for name, entry in state.instances.items() if (m := manifests.load(graph.storage, entry["manifest"])) is not None}
+        name = manifests.forget(graph.storage, made, path)
+        if name is not None:
+            found.add(name)
+    return sorted(found)

@@ -14,13 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from pipeline.cluster import Cluster, NodeLost, WorkerDied
+from pipeline.curve import Curve
 from pipeline.errors import ConfigError, IntegrityError
 from pipeline.gang_sizes import world_size
+from pipeline.progress import Progress
 from pipeline.storage import Storage
 
 log = logging.getLogger(__name__)
 
 INDEX = "checkpoint.json"
+LOOK_EVERY_S = 3.0
 _UNFINISHED = re.compile(r".*?/unfinished-[^/]+")
 
 
@@ -31,7 +34,7 @@ def checkpoints(storage: Storage, folder: str) -> list[str]:
 
 def run_gang(
     cluster: Cluster, storage: Storage, folder: str, entry: str, argument: dict[str, Any], *, global_batch: int, workers: int | tuple[int, int], name: str,
-    max_restarts: int, deadline_s: float, on_poll: Callable[[], None], fence: Callable[[], None],
+    max_restarts: int, deadline_s: float, on_poll: Callable[[], None], fence: Callable[[], None], curve: Curve, steps: int,
 ) -> list[Any]:  # fmt: skip
     """Run `entry` on a gang until it ends, going on from the newest whole checkpoint below `folder` at each start.
 
@@ -40,6 +43,40 @@ def run_gang(
     Raises:
         PipelineError: as a rank raised it; or the gang lost workers more than `max_restarts` times.
     """
+    with Progress(name.rpartition("-")[0], steps, "steps") as progress:
+        watcher = _Watcher(curve, progress, on_poll)
+        return _run_gang(
+            cluster, storage, folder, entry, argument, global_batch, workers, name, max_restarts, deadline_s, watcher.poll, fence
+        )  # fmt: skip
+
+
+class _Watcher:
+    """Shows how far the ranks are, from the records they write, and says so to whoever watches for a hang."""
+
+    def __init__(self, curve: Curve, progress: Progress, on_poll: Callable[[], None]) -> None:
+        self._curve, self._progress, self._on_poll = curve, progress, on_poll
+        self._chunks = 0
+        self._looked_at_s = 0.0
+
+    def poll(self) -> int:
+        """Called each second; the number of record chunks so far."""
+        self._on_poll()
+        if time.monotonic() - self._looked_at_s >= LOOK_EVERY_S:
+            self._looked_at_s = time.monotonic()
+            records, self._chunks = self._curve.read(self._chunks)
+            if records:
+                last = records[-1]
+                note = f"loss {last.get('loss', float('nan')):.3f}, {last.get('tokens_per_second', 0.0):.0f} tokens/s"
+                self._progress.update(int(last["step"]), note)
+            else:
+                self._progress.update(self._progress.done)
+        return self._chunks
+
+
+def _run_gang(
+    cluster: Cluster, storage: Storage, folder: str, entry: str, argument: dict[str, Any], global_batch: int, workers: int | tuple[int, int], name: str,
+    max_restarts: int, deadline_s: float, on_poll: Callable[[], int], fence: Callable[[], None],
+) -> list[Any]:  # fmt: skip
     restarts = 0
     while True:
         fence()

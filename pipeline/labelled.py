@@ -27,5 +27,7 @@ def read_split(storage: Storage, shards: list[dict[str, Any]], name: str, split:
                 found.append(Example(row["id"], row["lang"], row["text"], row["text_pair"], row["label"]))
     if not found:
         known = ", ".join(sorted(names)) or "none"
-        raise EmptyCorpusError(f"examples: the set {name!r} has no {split} examples; sets with examples: {known}. See stages.examples.sets.")
+        raise EmptyCorpusError(
+            f"examples: the set {name!r} has no {split} examples; sets with examples: {known}. See stages.examples.sets."
+        )
     return found

@@ -133,6 +133,25 @@ def missing(storage: Storage, manifest: Manifest) -> str | None:
     return None
 
 
+def forget(storage: Storage, made: Mapping[str, Manifest], path: str) -> str | None:
+    """Forget a damaged file, so that the next run makes it again: the file, its unit's record, the manifest that names it.
+
+    `made` maps instances to their manifests; `path` is relative to the root, or absolute below it. Returns the instance that makes the file, or None.
+    """
+    for base in (storage.root, storage.cache):
+        if base:
+            path = path.removeprefix(base + "/")
+    for name, manifest in made.items():
+        if any(entry.path == path for entry in manifest.entries()):
+            storage.remove(path)
+            if path.startswith("units/"):
+                folder, _, base_name = path.rpartition("/")
+                storage.remove(f"{folder}/{base_name.split('.', 1)[0]}.json")
+            storage.remove(manifest.path)
+            return name
+    return None
+
+
 def library_versions(names: tuple[str, ...]) -> dict[str, str]:
     """Installed versions of distributions, read without importing them.
 

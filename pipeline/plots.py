@@ -27,7 +27,9 @@ def _save(figure: Any, path: Path) -> None:
     pyplot.close(figure)
 
 
-def bars(values: Mapping[str, float], path: Path, *, title: str, ylabel: str, stacked: Mapping[str, Mapping[str, float]] | None = None) -> None:
+def bars(
+    values: Mapping[str, float], path: Path, *, title: str, ylabel: str, stacked: Mapping[str, Mapping[str, float]] | None = None
+) -> None:
     """One bar a name, highest first; `stacked` gives for each layer its own values by name instead of `values` alone."""
     names = sorted(values, key=lambda name: (-values[name], name))
     figure, axes = _figure(max(5.0, 0.11 * len(names) + 2), 2.8)
@@ -47,7 +49,15 @@ def bars(values: Mapping[str, float], path: Path, *, title: str, ylabel: str, st
     _save(figure, path)
 
 
-def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: Path, *, title: str, xlabel: str, ylabel: str, lines: Mapping[str, float] | None = None) -> None:
+def curves(
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    path: Path,
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    lines: Mapping[str, float] | None = None,
+) -> None:
     """Curves of (x, y) by name, with horizontal `lines` for baselines."""
     figure, axes = _figure(6.5, 3.0)
     for name, (x, y) in series.items():
@@ -62,7 +72,9 @@ def curves(series: Mapping[str, tuple[Sequence[float], Sequence[float]]], path: 
     _save(figure, path)
 
 
-def intervals(rows: Mapping[str, tuple[float, float, float]], path: Path, *, title: str, xlabel: str, lines: Mapping[str, float] | None = None) -> None:
+def intervals(
+    rows: Mapping[str, tuple[float, float, float]], path: Path, *, title: str, xlabel: str, lines: Mapping[str, float] | None = None
+) -> None:
     """Points with intervals (value, low, high) by name, highest first, with vertical `lines` for baselines."""
     names = sorted(rows, key=lambda name: (rows[name][0], name))
     figure, axes = _figure(6.5, max(2.5, 0.11 * len(names) + 1))

@@ -62,4 +62,13 @@ class Progress:
         elif now - self._line_at_s >= LINE_EVERY_S:
             self._line_at_s = now
             left = (self.total - done) / rate if rate > 0 and done else 0.0
-            log.info("%s: %d/%d %s, %.3g/s, %d s left%s", self.title, done, self.total, self.unit, rate, left, f", {self._note}" if self._note else "")
+            log.info(
+                "%s: %d/%d %s, %.3g/s, %d s left%s",
+                self.title,
+                done,
+                self.total,
+                self.unit,
+                rate,
+                left,
+                f", {self._note}" if self._note else "",
+            )

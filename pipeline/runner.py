@@ -33,9 +33,8 @@ from pipeline.dag import Graph, Instance, Planned, identity_globals, own_recipe,
 from pipeline.errors import ConfigError, IntegrityError, InterruptedRunError, PipelineError, PreflightError, StageError
 from pipeline.failpoint import failpoint
 from pipeline.footprint import Footprint
-from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, State
-from pipeline.observer import Observer
+from pipeline.observer import Observer, status_of
 from pipeline.stage import Context, Grade, Input, NotFetchedError, Output, Summary
 from pipeline.storage import Source, Storage, digest
 
@@ -131,9 +130,14 @@ def run(graph: Graph, choice: Choice | None = None, *, tags: Mapping[str, str] |
     storage = Storage.at(graph.storage.root, name)
     storage.prepare()
     lease_path = f"pipelines/{graph.settings.name}/lease.json"
-    with _signals(), lease.hold(storage, lease_path, name, wait_s=choice.wait_s) as held, Footprint() as footprint:
-        with _attempt_folder(storage), _Run(graph, storage, held, footprint, name, dict(tags or {})) as session:
-            return session.work(choice, started_at_s)
+    with (
+        _signals(),
+        lease.hold(storage, lease_path, name, wait_s=choice.wait_s) as held,
+        Footprint() as footprint,
+        _attempt_folder(storage),
+        _Run(graph, storage, held, footprint, name, dict(tags or {})) as session,
+    ):
+        return session.work(choice, started_at_s)
 
 
 def _refuse_working_dir(graph: Graph) -> None:
@@ -208,10 +212,9 @@ class _Run:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        status = "FINISHED" if error is None else "KILLED" if isinstance(error, (KeyboardInterrupt, InterruptedRunError)) else "FAILED"
         try:
-            self._save_record(status, error)
-            self.observer.close(status, error)
+            self._save_record(status_of(error), error)
+            self.observer.close(error)
         finally:
             if self._cluster is not None:
                 self._cluster.close()
@@ -251,7 +254,9 @@ class _Run:
             try:
                 available[item.instance.name] = self._one(item, available, choice, index + 1, len(planned))
             except IntegrityError as error:
-                culprit = self._forget(error, available)
+                culprit = manifests.forget(self.storage, available, str(getattr(error, "path", "")))
+                if culprit is not None:
+                    del available[culprit]
                 if culprit is None or culprit in repaired:
                     raise
                 repaired.add(culprit)
@@ -267,13 +272,13 @@ class _Run:
                 self.results = [r for r in self.results if r.instance != culprit]
                 continue
             index += 1
-        result = RunResult(self.name, self.results, time.monotonic() - started_at_s, self.footprint.peak_bytes)
-        return result
+        return RunResult(self.name, self.results, time.monotonic() - started_at_s, self.footprint.peak_bytes)
 
     def _one(self, item: Planned, available: dict[str, Manifest], choice: Choice, number: int, of: int) -> Manifest:
         instance = item.instance
         if item.state == "done" and item.manifest is not None and instance.name not in choice.force:
             self._note(StageResult(instance.name, "done", key=item.manifest.key))
+            self.observer.skipped(instance, item.manifest)
             return item.manifest
         found = tuple(sources_of(self.graph, instance, fetch=True))
         inputs = {}
@@ -331,7 +336,7 @@ class _Run:
             self.observer.failed(child, spool, error)
             raise
         seconds, peak = time.monotonic() - started_at_s, self.footprint.mark()
-        manifest = self._publish(instance, key, path, output, summary, seconds, peak, started)
+        manifest = self._publish(instance, key, path, output, summary, seconds, peak, started, workshop.used)
         self.observer.finished(child, spool, instance, manifest, summary, output)
         for warning in summary.warnings:
             log.warning("%s: %s", instance.name, warning)
@@ -340,7 +345,16 @@ class _Run:
         return manifest
 
     def _publish(
-        self, instance: Instance, key: str, path: str, output: Output, summary: Summary, seconds: float, peak: int, started: float
+        self,
+        instance: Instance,
+        key: str,
+        path: str,
+        output: Output,
+        summary: Summary,
+        seconds: float,
+        peak: int,
+        started: float,
+        used: set[str],
     ) -> Manifest:
         self.held.check()
         declared = instance.declaration
@@ -355,6 +369,7 @@ class _Run:
             "libraries": manifests.library_versions(declared.libraries),
             "globals": identity_globals(self.graph, declared),
             "settings": instance.config.model_dump(mode="json"),
+            "units": sorted(used),
             "warnings": list(summary.warnings),
             "metrics": dict(summary.metrics),
             "evidence": {name: {"path": p.path, "sha256": p.sha256, "bytes": p.bytes} for name, p in sorted(output.evidence_files.items())},
@@ -388,23 +403,6 @@ class _Run:
         }
         self.state.save(self.storage)
         failpoint("state.after")
-
-    def _forget(self, error: IntegrityError, available: dict[str, Manifest]) -> str | None:
-        """Forget the damaged file, so that it is made again; the name of the instance that makes it, or None."""
-        damaged = str(getattr(error, "path", ""))
-        for base in (self.storage.root, self.storage.cache):
-            if base and damaged.startswith(base + "/"):
-                damaged = damaged[len(base) + 1 :]
-        for name, manifest in available.items():
-            for entry in manifest.entries():
-                if entry.path == damaged:
-                    self.storage.remove(damaged)
-                    if damaged.startswith("units/"):
-                        self.storage.remove(damaged.split(".", 1)[0] + ".json")
-                    self.storage.remove(manifest.path)
-                    del available[name]
-                    return name
-        return None
 
     def _note(self, result: StageResult) -> None:
         self.results.append(result)

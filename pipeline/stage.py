@@ -89,7 +89,8 @@ class Declaration:
     @property
     def config(self) -> type[Any]:
         """Its configuration model."""
-        return self.module.Config  # type: ignore[no-any-return]
+        found: type[Any] = self.module.Config
+        return found
 
 
 def declaration(name: str, registry: Mapping[str, str]) -> Declaration:

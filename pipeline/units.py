@@ -109,6 +109,8 @@ class Workshop:
     max_poison: int
     title: str
     fence: Callable[[], None]
+    used: set[str] = field(default_factory=set)
+    """Keys of all units that the stage took, so that they are kept as long as its artifact is."""
 
 
 def unit_key(workshop: Workshop, phase: Phase, unit: Unit) -> str:
@@ -153,6 +155,7 @@ def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[U
         PipelineError: whatever the worker function raised on purpose.
     """
     keys = [unit_key(workshop, phase, unit) for unit in units]
+    workshop.used.update(keys)
     results: dict[str, UnitResult] = {}
     todo: dict[str, Unit] = {}
     for key, unit in zip(keys, units, strict=True):

@@ -67,7 +67,8 @@ def test_instances_under_other_names_use_a_stage_and_name_their_inputs(tmp_path:
 def test_all_mistakes_of_a_file_are_told_at_once_each_at_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XLM_MISSING", raising=False)
     stages = (
-        "  one:\n    min_lenght: 3\n    sources:\n      - {kind: text, path: a}\n      - {kind: txt, path: b}\n    title: ${env:XLM_MISSING}\n"
+        "  one:\n    min_lenght: 3\n    sources:\n      - {kind: text, path: a}\n      - {kind: txt, path: b}\n"
+        "    title: ${env:XLM_MISSING}\n"
         "  two: {size: many, inputs: {document: one, previous: one}}\n  tow: {}\n  third: {uses: thre}\n  fourth: 5\n"
     )
     told = complaint(tmp_path, stages, "cluster.worker=3", top="seeed: 1\n")

@@ -1,10 +1,10 @@
 """Bitext: one row a pair of texts that are translations of each other.
 
-    id                binary(16)  as for documents
-    group             string      alignment group, null where there is none
-    lang_a, lang_b    string      BCP-47 codes
-    text_a, text_b    string      NFC after `clean`
-    source, licence   string;  offset int64, byte offset in the decompressed source
+id                binary(16)  as for documents
+group             string      alignment group, null where there is none
+lang_a, lang_b    string      BCP-47 codes
+text_a, text_b    string      NFC after `clean`
+source, licence   string;  offset int64, byte offset in the decompressed source
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Decisions: row-aligned with Documents (or Bitext): what is kept, and why not. Redone without rewriting any text.
 
-    id             binary(16)     equal to the row's id (checked when joined)
-    keep           bool           whether the row goes on (its split says where to)
-    reason         string         why it is dropped; empty where kept
-    split          string         train, or heldout
-    dropped_lines  list<int32>    line numbers (from 0) removed from a kept document
-    cluster        binary(16)     id of the survivor of its duplicates (its own id where it has none)
-    cluster_size   int32          number of documents in that cluster
+id             binary(16)     equal to the row's id (checked when joined)
+keep           bool           whether the row goes on (its split says where to)
+reason         string         why it is dropped; empty where kept
+split          string         train, or heldout
+dropped_lines  list<int32>    line numbers (from 0) removed from a kept document
+cluster        binary(16)     id of the survivor of its duplicates (its own id where it has none)
+cluster_size   int32          number of documents in that cluster
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Documents: one row a document, as ingested; `clean` appends normalised text and measured columns and drops no row.
 
-    id                 binary(16)  blake2b-128(source sha256 ‖ decompressed offset ‖ ordinal)
-    lang               string      BCP-47 code: of the file, the record, or `und`
-    text               string      as read by `ingest`; NFC and cleaned after `clean`; lines are joined by \\n
-    source, url, licence, group    string; group is the alignment group (same value = translations of one text), null where there is none
-    offset             int64       byte offset in the decompressed source (row number in columnar files)
-    --- after clean, all integers so that no float decides a byte ---
-    characters, words, lines       int32
-    raw_characters                 int32, before cleaning
-    identified                     string, language that identification names, `und` if none
-    identified_score               int32, 1/10000
-    duplicate_line_share, duplicate_line_characters_share, top_2gram_share, letters_share, digits_share, symbol_word_ratio   int32, 1/10000
-    mean_word_length               int32, 1/100 characters
+id                 binary(16)  blake2b-128(source sha256 ‖ decompressed offset ‖ ordinal)
+lang               string      BCP-47 code: of the file, the record, or `und`
+text               string      as read by `ingest`; NFC and cleaned after `clean`; lines are joined by \\n
+source, url, licence, group    string; group is the alignment group (same value = translations of one text), null where there is none
+offset             int64       byte offset in the decompressed source (row number in columnar files)
+--- after clean, all integers so that no float decides a byte ---
+characters, words, lines       int32
+raw_characters                 int32, before cleaning
+identified                     string, language that identification names, `und` if none
+identified_score               int32, 1/10000
+duplicate_line_share, duplicate_line_characters_share, top_2gram_share, letters_share, digits_share, symbol_word_ratio   int32, 1/10000
+mean_word_length               int32, 1/100 characters
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Tokens: one row a document, ids in the narrowest unsigned type, uncompressed so that it is memory-mapped. The only copy of the tokens.
 
-    id          binary(16)
-    lang        string          language of the row (of side a for a pair)
-    lang_b      string          language of side b, null for a document
-    split       string          train or heldout
-    ids         large_list<uint16 | uint32>   token ids without special tokens; side a then side b for a pair
-    sentences   large_list<uint32>            end of each sentence within `ids`; the last equals its length
-    side_a      uint32          number of ids that belong to side a (all of them for a document)
+id          binary(16)
+lang        string          language of the row (of side a for a pair)
+lang_b      string          language of side b, null for a document
+split       string          train or heldout
+ids         large_list<uint16 | uint32>   token ids without special tokens; side a then side b for a pair
+sentences   large_list<uint32>            end of each sentence within `ids`; the last equals its length
+side_a      uint32          number of ids that belong to side a (all of them for a document)
 """
 
 from __future__ import annotations

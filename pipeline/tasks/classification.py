@@ -67,52 +67,95 @@ class Quoting(StrEnum):
     """In double quotes, a quotation mark within written twice (RFC 4180)."""
 
 
-def read_examples(
-    path: str | Path,
-    *,
-    lang: str,
-    text: str = "text",
-    label: str = "label",
-    text_pair: str | None = None,
-    id: str | None = None,
-    columns: Sequence[str] | None = None,
-    name: str | None = None,
-    quoting: Quoting = Quoting.AUTO,
-) -> list[Example]:
-    """The examples of one file, in its order: comma-separated if its suffix is `.csv`, else tab-separated.
+@dataclass(frozen=True)
+class Columns:
+    """Where an example's parts stand: names of the header, or numbers from 0 for a file without one."""
 
-    lang: language of the file. text, label, text_pair, id: names of the columns; without one for ids they are made of
-    language and line. columns: names of all columns, for a file without a header line. name: how errors call the file
-    (its path when None). Empty lines are passed over. Texts are given as they stand; labels lose white space around them.
+    text: str | int
+    """The text, or the first of a pair."""
+    label: str | int
+    """The label."""
+    text_pair: str | int | None = None
+    """The second of a pair; None for single texts."""
+    id: str | int | None = None
+    """The id; None makes one of the line's number."""
+    lang: str | int | None = None
+    """The language; None when the whole file is in one."""
+
+    def __post_init__(self) -> None:
+        given = list(self.given().values())
+        if len({type(column) for column in given}) > 1:
+            raise ConfigError(f"columns {given} mix names and numbers; names need a header, numbers mean there is none: use one kind")
+        if len(set(given)) < len(given):
+            raise ConfigError(f"columns {given} name one column twice; each part of an example has its own")
+        negative = [column for column in given if isinstance(column, int) and column < 0]
+        if negative:
+            raise ConfigError(f"column {negative[0]} does not exist; columns count from 0")
+
+    def given(self) -> dict[str, str | int]:
+        """The column of each part that has one."""
+        parts = {"text": self.text, "label": self.label, "text_pair": self.text_pair, "id": self.id, "lang": self.lang}
+        return {part: column for part, column in parts.items() if column is not None}
+
+    def numbers(self) -> dict[str, int] | None:
+        """The same as numbers, or None when only the header can tell."""
+        numbers = {part: column for part, column in self.given().items() if isinstance(column, int)}
+        return numbers or None
+
+
+def read_examples(path: str | Path, columns: Columns, *, lang: str | None = None, quoting: Quoting = Quoting.AUTO) -> list[Example]:
+    """Read a `.tsv` (any suffix but `.csv`) or `.csv` file; see `parse_examples`.
 
     Raises:
-        MissingSourceError: there is no such file.
-        ConfigError: a column that the file does not have, or one named for two parts.
+        MissingSourceError: there is no such file. Others as `parse_examples`.
+    """
+    path = Path(path)
+    is_csv = path.suffix.lower() == ".csv"
+    if quoting is Quoting.AUTO:
+        quoting = Quoting.DOUBLE if is_csv else Quoting.NONE
+    try:
+        with path.open("rb") as stream:
+            return parse_examples(stream, columns, where=str(path), lang=lang, quoting=quoting, separator="," if is_csv else "\t")
+    except (FileNotFoundError, IsADirectoryError) as error:
+        raise MissingSourceError(f"{path}: no such file of examples; check the path in the configuration") from error
+
+
+def parse_examples(
+    lines: Iterable[bytes],
+    columns: Columns,
+    *,
+    where: str,
+    lang: str | None = None,
+    quoting: Quoting = Quoting.NONE,
+    separator: str = "\t",
+) -> list[Example]:
+    """Examples of an open file (or its lines as bytes), in its order; `where` names it in errors.
+
+    lang: language of the whole file, when `columns.lang` is None. Empty lines are passed over. Each text must have a
+    character that is not white space; texts are given as they stand, the tokenizer normalises.
+
+    Raises:
+        ConfigError: no language, both kinds of it, AUTO quoting, or a column that the header does not have.
         StageError: a line that is not UTF-8, has too few fields, an empty part, or an id that came before; no example at all.
     """
-    path, where = Path(path), name if name is not None else str(path)
-    wanted = {"text": text, "label": label, "text_pair": text_pair, "id": id}
-    wanted_columns = {part: column for part, column in wanted.items() if column is not None}
-    if len(set(wanted_columns.values())) < len(wanted_columns):
-        raise ConfigError(f"{where}: {wanted_columns} name one column twice; each part of an example has its own")
-    place = _places(columns, wanted_columns, f"{where}: no column {{}}; `columns` has {{}}") if columns is not None else None
+    if (lang is None) == (columns.lang is None):
+        raise ConfigError(f"{where}: give the language of the file, or the column it stands in, and not both")
+    if quoting is Quoting.AUTO:
+        raise ConfigError(f"{where}: quoting is auto, which only a file's suffix can settle; give none or double")
     examples: list[Example] = []
-    line_of_id: dict[str, int] = {}
-    try:
-        stream = path.open("rb")
-    except (FileNotFoundError, IsADirectoryError) as error:
-        raise MissingSourceError(f"{where}: no such file of examples; check the path in the configuration") from error
-    with stream:
-        for line, fields in _records(stream, where, quoting, is_csv=path.suffix.lower() == ".csv"):
-            if place is None:
-                place = _places(fields, wanted_columns, f"{where}:{line}: no column {{}}; the header has {{}}")
-                continue
-            parts = {part: _part(fields, number, f"{where}:{line}: {part}") for part, number in place.items()}
-            parts.setdefault("id", f"{lang}:{line}")
-            before = line_of_id.setdefault(parts["id"], line)
-            if before != line:
-                raise StageError(f"{where}:{line}: id {parts['id']!r} came before, in line {before}; ids are unique in a file")
-            examples.append(Example(parts["id"], lang, parts["text"], parts.get("text_pair"), parts["label"].strip()))
+    line_of_id: dict[tuple[str, str], int] = {}
+    place = columns.numbers()
+    for line, fields in _records(lines, where, quoting, separator):
+        if place is None:
+            place = _header(fields, columns, f"{where}:{line}")
+            continue
+        parts = {part: _part(fields, number, f"{where}:{line}: {part}") for part, number in place.items()}
+        code = parts.get("lang", str(lang))
+        example = Example(parts.get("id", f"{code}:{line}"), code, parts["text"], parts.get("text_pair"), parts["label"].strip())
+        before = line_of_id.setdefault((code, example.id), line)
+        if before != line:
+            raise StageError(f"{where}:{line}: id {example.id!r} came before, in line {before}; ids are unique within a language")
+        examples.append(example)
     if not examples:
         raise StageError(f"{where}: no example in the file; give one with at least one line of data")
     return examples
@@ -299,36 +342,16 @@ def collate(features: Features, row_B: I64, real_B: Bool, *, trim: bool) -> Clas
     )
 
 
-def _places(header: Sequence[str], wanted: Mapping[str, str], message: str) -> dict[str, int]:
-    """Number of the column of each part."""
-    names = [name.strip() for name in header]
-    for column in wanted.values():
-        if column not in names:
-            raise ConfigError(message.format(repr(column), ", ".join(names)))
-        if names.count(column) > 1:
-            raise ConfigError(message.format(f"{column!r} that is the only one of its name", ", ".join(names)))
-    return {part: names.index(column) for part, column in wanted.items()}
-
-
-def _part(fields: Sequence[str], number: int, what: str) -> str:
-    if number >= len(fields):
-        raise StageError(f"{what} is field {number + 1}, but the line has {len(fields)}; mend the line, or name the columns as they are")
-    if not fields[number].strip():
-        raise StageError(f"{what} (field {number + 1}) is empty; mend or remove the line")
-    return fields[number]
-
-
-def _records(lines: Iterable[bytes], where: str, quoting: Quoting, *, is_csv: bool) -> Iterator[tuple[int, list[str]]]:
+def _records(lines: Iterable[bytes], where: str, quoting: Quoting, separator: str) -> Iterator[tuple[int, list[str]]]:
     """Number of the first line, and fields, of each record that is not empty."""
-    separator = "," if is_csv else "\t"
     decoded = _decode(lines, where)
-    if quoting is Quoting.NONE or (quoting is Quoting.AUTO and not is_csv):
+    if quoting is Quoting.NONE:
         for number, text in enumerate(decoded, start=1):
             record = text.rstrip("\r\n")
             if record.strip():
                 yield number, record.split(separator)
         return
-    reader = csv.reader(decoded, delimiter=separator, strict=True)
+    reader = csv.reader(decoded, delimiter=separator, quoting=csv.QUOTE_MINIMAL, strict=True)
     number = 1
     try:
         for fields in reader:
@@ -345,3 +368,21 @@ def _decode(lines: Iterable[bytes], where: str) -> Iterator[str]:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")  # a byte order mark may stand at the head
         except UnicodeDecodeError as error:
             raise StageError(f"{where}:{number}: not UTF-8 at byte {error.start} of the line; convert the file to UTF-8") from error
+
+
+def _header(fields: list[str], columns: Columns, where: str) -> dict[str, int]:
+    """Number of the column of each part."""
+    names = [name.strip() for name in fields]
+    for column in columns.given().values():
+        if names.count(str(column)) != 1:
+            found = "no column" if column not in names else f"{names.count(str(column))} columns"
+            raise ConfigError(f"{where}: {found} {column!r}; the header has {', '.join(names)}")
+    return {part: names.index(str(column)) for part, column in columns.given().items()}
+
+
+def _part(fields: list[str], number: int, what: str) -> str:
+    if number >= len(fields):
+        raise StageError(f"{what} is field {number + 1}, but the line has {len(fields)}; mend the line, or name the columns as they are")
+    if not fields[number].strip():
+        raise StageError(f"{what} (field {number + 1}) is empty; mend or remove the line")
+    return fields[number]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pipeline.artifacts import bitext, documents
-from pipeline.ledger import total
+from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.tables import rows
@@ -23,7 +23,8 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     """Clean all shards; see the package."""
     load(config.rules)
     settings = {"rules": list(config.rules)}
-    ledgers, changed = {}, {}
+    ledgers: dict[str, Ledger] = {}
+    changed: dict[str, int] = {}
     for slot, function in (("documents", "clean_documents"), ("bitext", "clean_pairs")):
         if slot not in inputs:
             continue
@@ -65,7 +66,13 @@ def clean_documents(task: Task) -> None:
             text = _clean(row["text"], language, rules, changed)
             measured = measure(text, language.spaced if language is not None else True)
             found = identify(text)
-            values: dict[str, Any] = {**row, "text": text, "raw_characters": len(row["text"]), "identified": found.lang, "identified_score": found.score}
+            values: dict[str, Any] = {
+                **row,
+                "text": text,
+                "raw_characters": len(row["text"]),
+                "identified": found.lang,
+                "identified_score": found.score,
+            }
             values.update({name: getattr(measured, name) for name in documents.MEASURES})
             table.row(values)
             task.ledger.keep(row["lang"])

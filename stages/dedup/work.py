@@ -45,7 +45,9 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         ledgers["pairs"], _ = _decide(config, inputs["bitext"], output, context, side, held, pairs=True)
     if ledgers["documents"].kept == 0:
         dropped = ", ".join(f"{reason} {count}" for reason, count in ledgers["documents"].dropped.items()) or "no documents came in"
-        raise EmptyCorpusError(f"{context.instance}: no document is left ({dropped}). Loosen stages.{context.instance}, or check the sources.")
+        raise EmptyCorpusError(
+            f"{context.instance}: no document is left ({dropped}). Loosen stages.{context.instance}, or check the sources."
+        )
     empty = sorted(lang for lang, account in ledgers["documents"].accounts.items() if account.taken and not account.kept)
     warnings = [f"no document is left in {', '.join(empty)}; `show … dedup ledger` gives the reasons"] if empty else []
     counts = {"contaminants": held["hashes"], "heldout_groups": len(held["groups"]), "dropped_lines": dropped_lines}
@@ -97,7 +99,9 @@ def _decide(
     slot, unit, prefix = ("pair_decisions", "pairs", "pair_") if pairs else ("decisions", "documents", "")
     shards = [shard for shard in given.shards if shard.rows]
     settings = config.model_dump(mode="json")
-    judged_by = {"pairs": settings["pairs"]} if pairs else {name: settings[name] for name in ("rules", "length", "repetition", "language", "lines")}
+    judged_by = (
+        {"pairs": settings["pairs"]} if pairs else {name: settings[name] for name in ("rules", "length", "repetition", "language", "lines")}
+    )
     judged_by |= {"ngram": settings["decontamination"]["ngram"], "partitions": settings["partitions"]}
     if not pairs:
         judged_by |= {name: settings[name] for name in config.rules if name in settings}
@@ -120,7 +124,9 @@ def _decide(
         Unit(f"{r.files['verdicts'].sha256}", {"verdicts": r.files["verdicts"].plain()}, r.files["verdicts"].bytes, u.label)
         for r, u in zip(judged, units, strict=True)
     ]
-    function = Phase(f"{prefix}decide", "stages.dedup.work:decide", {}, unit, (resolved_digest,), {"duplicates": [s.plain() for s in duplicates]})
+    function = Phase(
+        f"{prefix}decide", "stages.dedup.work:decide", {}, unit, (resolved_digest,), {"duplicates": [s.plain() for s in duplicates]}
+    )
     results = context.map(function, last)
     output.add(slot, [result.files["decisions"] for result in results])
     ledger = total((result.ledger for result in results), unit)
@@ -264,7 +270,9 @@ def resolve(task: Task) -> None:
         if end - start > 1:
             survivor = found[start][1]
             size = end - start
-            duplicates.extend((identifier, line, survivor, size, at == start) for at, (_, identifier, line) in enumerate(found[start:end], start))
+            duplicates.extend(
+                (identifier, line, survivor, size, at == start) for at, (_, identifier, line) in enumerate(found[start:end], start)
+            )
         start = end
     duplicates.sort()
     with task.table("duplicates", _DUPLICATES) as table:

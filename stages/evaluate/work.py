@@ -1,6 +1,6 @@
 """The work of evaluate.
 
-    examples -> predict (map, one unit a group of languages, for the model and for its baseline) -> label ids -> scores (exact) -> scores.json, plots
+examples -> predict (map, one unit a group of languages, for the model and for its baseline) -> label ids -> scores (exact) -> scores.json, plots
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     labels = _labels(inputs["model"])
     unknown = sorted({e.label for e in examples} - set(labels))
     if unknown:
-        raise StageError(f"{context.instance}: {config.split} labels {', '.join(unknown[:5])} were never trained on; trained: {', '.join(labels)}")
+        raise StageError(
+            f"{context.instance}: {config.split} labels {', '.join(unknown[:5])} were never trained on; trained: {', '.join(labels)}"
+        )
     gold_E = np.array([labels[e.label] for e in examples], np.int64)
     languages = [e.lang for e in examples]
     predictions = {"model": _predict(config, "model", inputs, examples, context)}
@@ -48,9 +50,15 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     train_E = np.array([labels[e.label] for e in train], np.int64)
     predictions["majority"] = constant_predictions(Baseline.TRAIN_MAJORITY, train_labels=train_E, gold_E=gold_E, languages=languages)
     trained_on = sorted({e.lang for e in train})
-    groups = {"zero_shot": sorted(set(languages) - set(trained_on)), "trained_on": sorted(set(languages) & set(trained_on)), "all": sorted(set(languages))}
+    groups = {
+        "zero_shot": sorted(set(languages) - set(trained_on)),
+        "trained_on": sorted(set(languages) & set(trained_on)),
+        "all": sorted(set(languages)),
+    }
     groups = {name: members for name, members in groups.items() if members}
-    scored = {name: score(gold_E, p, languages, groups=groups, seed=context.seed, resamples=config.resamples) for name, p in predictions.items()}
+    scored = {
+        name: score(gold_E, p, languages, groups=groups, seed=context.seed, resamples=config.resamples) for name, p in predictions.items()
+    }
     plain = {
         "set": config.examples,
         "split": config.split,
@@ -67,7 +75,9 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         names = sorted(labels, key=lambda label: labels[label])
         lines = ["\t".join(["example", "lang", "gold", *sorted(predictions)])]
         for number, example in enumerate(examples):
-            lines.append("\t".join([example.id, example.lang, example.label, *(names[predictions[s][number]] for s in sorted(predictions))]))
+            lines.append(
+                "\t".join([example.id, example.lang, example.label, *(names[predictions[s][number]] for s in sorted(predictions))])
+            )
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     _plots(plain, output)
     ledger = Ledger("examples")
@@ -96,7 +106,9 @@ def _seen(shards: list[dict[str, Any]], name: str, context: Context) -> bool:
     return False
 
 
-def _predict(config: Config, slot: str, inputs: Mapping[str, Input], examples: list[Example], context: Context) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _predict(
+    config: Config, slot: str, inputs: Mapping[str, Input], examples: list[Example], context: Context
+) -> np.ndarray[Any, np.dtype[np.int64]]:
     """[E] predicted label ids, in the order of the examples."""
     files = {name.removeprefix("model/"): inputs[slot].content.files[name] for name in inputs[slot].names("model/")}
     model = {name: {"path": p.path, "sha256": p.sha256} for name, p in files.items()}
@@ -193,4 +205,4 @@ def _plots(plain: Mapping[str, Any], output: Output) -> None:
     rows = {lang: tuple(v / 100 for v in entry["accuracy"]) for lang, entry in plain["systems"]["model"]["languages"].items()}
     lines = {name: s["groups"][group]["accuracy"][0] / 100 for name, s in plain["systems"].items() if name != "model"}
     with output.evidence("accuracy.svg") as path:
-        intervals(rows, path, title=f"{plain['set']}: accuracy by language, 95% intervals", xlabel="accuracy, %", lines=lines)  # type: ignore[arg-type]
+        intervals(rows, path, title=f"{plain['set']}: accuracy by language, 95% intervals", xlabel="accuracy, %", lines=lines)

@@ -35,7 +35,9 @@ def list_files(config: Config, context: ListContext) -> list[Source]:
             lang = wanted.lang or _from_name(pattern)
             for source in matched:
                 if source.lang is None and lang is None:
-                    raise ConfigError(f"examples set {name}: the language of {source.name} is not known. Give `lang:` or put {{lang}} into the path.")
+                    raise ConfigError(
+                        f"examples set {name}: the language of {source.name} is not known. Give `lang:` or put {{lang}} into the path."
+                    )
                 found.append(replace(source, name=f"{name}/{split}/{source.name}", lang=source.lang or lang))
     return found
 

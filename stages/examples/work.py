@@ -83,7 +83,12 @@ def from_file(task: Task) -> None:
     is_csv = name.lower().endswith(".csv")
     with open_source(task.argument["url"]) as stream:
         found = parse_examples(
-            stream, _columns(settings), where=name, lang=lang, quoting=Quoting.DOUBLE if is_csv else Quoting.NONE, separator="," if is_csv else "\t"
+            stream,
+            _columns(settings),
+            where=name,
+            lang=lang,
+            quoting=Quoting.DOUBLE if is_csv else Quoting.NONE,
+            separator="," if is_csv else "\t",
         )
     with task.table("examples", examples.schema()) as table:
         for example in task.records(found, lambda _: str(lang)):

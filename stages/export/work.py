@@ -27,7 +27,9 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     checkpoint, vocabulary, documents = inputs["checkpoint"], inputs["vocabulary"], inputs["documents"]
     files = {name: _entry(checkpoint, name) for name in checkpoint.names()}
     argument = {"checkpoint": files, "vocabulary": _entry(vocabulary, MODEL_FILE), "documents": documents.reference()}
-    unit = Unit(digest([checkpoint.digest, vocabulary.digest, documents.digest]), argument, sum(f["bytes"] for f in files.values()), "model")
+    unit = Unit(
+        digest([checkpoint.digest, vocabulary.digest, documents.digest]), argument, sum(f["bytes"] for f in files.values()), "model"
+    )
     phase = Phase("export", "stages.export.work:export", {"lines_per_language": config.lines_per_language}, "lines")
     result = context.map(phase, [unit])[0]
     for name, shard in sorted(result.files.items()):
@@ -70,7 +72,9 @@ def export(task: Task) -> None:
     model_bytes = task.storage.local(task.argument["vocabulary"]["path"], task.argument["vocabulary"]["sha256"]).read_bytes()
     tokenizer = Tokenizer(model_bytes)
     module = MaskedLM(
-        build_masked_lm(named_size(about["model"]), about["vocabulary_size"], seed=about["seed"], dropout=about["dropout"], max_length=about["length"])
+        build_masked_lm(
+            named_size(about["model"]), about["vocabulary_size"], seed=about["seed"], dropout=about["dropout"], max_length=about["length"]
+        )
     )
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint, directory = Path(scratch) / "checkpoint", Path(scratch) / "model"
@@ -85,7 +89,9 @@ def export(task: Task) -> None:
         verified = verify_export(model_bytes, directory, [line for _, line in sample])
         difference = _logit_difference(module, directory, tokenizer, [line for _, line in sample[:: max(1, len(sample) // LOGIT_LINES)]])
         if difference > LOGITS_TOLERANCE:
-            raise IntegrityError(f"export: the reopened model's logits differ by {difference:.2e}; allowed is {LOGITS_TOLERANCE:.0e}. Nothing was exported.")
+            raise IntegrityError(
+                f"export: the reopened model's logits differ by {difference:.2e}; allowed is {LOGITS_TOLERANCE:.0e}. Nothing was exported."
+            )
         for lang, _ in task.records(sample, lambda pair: pair[0]):
             task.ledger.keep(lang)
         for path in sorted(directory.iterdir()):

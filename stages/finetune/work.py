@@ -28,15 +28,23 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     examples = read_split(context.storage, inputs["examples"].reference(), config.examples, "train")
     about: dict[str, Any] = {}
     for slot in ("model", "baseline"):
-        about[slot] = _train_one(config, slot, base, inputs, output, context)
+        steps = -(-config.epochs * len(examples) // config.global_batch)
+        about[slot] = _train_one(config, slot, steps, base, inputs, output, context)
     languages = Counter(example.lang for example in examples)
     return Summary(
-        counts={"examples": len(examples), "languages": dict(sorted(languages.items())), "labels": about["model"]["labels"], "training": about},
+        counts={
+            "examples": len(examples),
+            "languages": dict(sorted(languages.items())),
+            "labels": about["model"]["labels"],
+            "training": about,
+        },
         metrics={f"finetune/{slot}_final_loss": about[slot]["final_loss"] for slot in about if about[slot]["final_loss"] is not None},
     )
 
 
-def _train_one(config: Config, slot: str, base: Path, inputs: Mapping[str, Input], output: Output, context: Context) -> dict[str, Any]:
+def _train_one(
+    config: Config, slot: str, steps: int, base: Path, inputs: Mapping[str, Input], output: Output, context: Context
+) -> dict[str, Any]:
     folder = f"{context.work}/{slot}"
     argument = {
         "root": context.storage.root,
@@ -55,13 +63,17 @@ def _train_one(config: Config, slot: str, base: Path, inputs: Mapping[str, Input
     values = run_gang(
         context.cluster(), context.storage, f"{folder}/checkpoints", "stages.finetune.work:train_rank", argument, global_batch=config.global_batch,
         workers=given.workers, name=f"{context.instance}-{slot}-{context.key[:8]}", max_restarts=config.max_restarts, deadline_s=given.deadline_s,
-        on_poll=context.on_poll, fence=context.fence,
+        on_poll=context.on_poll, fence=context.fence, curve=Curve(context.storage, str(argument["spool"])), steps=steps,
     )  # fmt: skip
     for path in context.storage.list(f"{folder}/exported"):
         with output.file(slot, f"model/{path.rpartition('/')[2]}") as target:
             shutil.copyfile(context.storage.local(path), target)
     with output.file(slot, "lineage.json") as target:
-        target.write_bytes(canonical({"base": inputs["model"].digest if slot == "model" else None, "task": config.task, "examples": inputs["examples"].digest}))
+        target.write_bytes(
+            canonical(
+                {"base": inputs["model"].digest if slot == "model" else None, "task": config.task, "examples": inputs["examples"].digest}
+            )
+        )
     if slot == "model":
         records = Curve(context.storage, context.spool).merged()
         _plot(records, Curve(context.storage, f"{folder}/spool").merged(), output)
@@ -73,7 +85,11 @@ def _train_one(config: Config, slot: str, base: Path, inputs: Mapping[str, Input
 def _plot(records: list[dict[str, Any]], baseline: list[dict[str, Any]], output: Output) -> None:
     from pipeline.plots import curves
 
-    series = {name: ([r["step"] for r in rows], [r["loss"] for r in rows]) for name, rows in (("pretrained", records), ("untrained", baseline)) if rows}
+    series = {
+        name: ([r["step"] for r in rows], [r["loss"] for r in rows])
+        for name, rows in (("pretrained", records), ("untrained", baseline))
+        if rows
+    }
     with output.evidence("loss.svg") as path:
         curves(series, path, title="Fine-tuning", xlabel="step", ylabel="nats per example")
 
@@ -85,9 +101,9 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     """One rank: read, train, save, export."""
     import torch
 
-    from pipeline.saving import save_checkpoint, start_folder
     from pipeline.model.build import build_classifier
     from pipeline.model.masked_lm import SequenceClassifier, classifier_loss
+    from pipeline.saving import save_checkpoint, start_folder
     from pipeline.tasks.classification import ClassificationFeed, featurize, label_ids
     from pipeline.text.tokenizer import Tokenizer
     from pipeline.training.counter import derive
@@ -129,7 +145,12 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     final_loss = None if outcome.final_loss != outcome.final_loss else outcome.final_loss
     return {
         "training": {"steps": outcome.steps, "final_loss": final_loss, "labels": names, "truncated": features.num_truncated},
-        "about": {"interrupted": False, "world_size": outcome.world_size, "precision": outcome.precision, "seconds": round(outcome.seconds, 3)},
+        "about": {
+            "interrupted": False,
+            "world_size": outcome.world_size,
+            "precision": outcome.precision,
+            "seconds": round(outcome.seconds, 3),
+        },
     }
 
 

@@ -69,8 +69,12 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     if absent:
         warnings.append(f"no file for {', '.join(absent)}: nothing can be learnt of them")
     if not shards and not output.shards.get("bitext"):
-        reasons = ", ".join(f"{reason} {count}" for reason, count in {**ledger.dropped, **ledger.quarantined}.items()) or "the sources are empty"
-        raise EmptyCorpusError(f"{context.instance}: no text was read ({reasons}). Check stages.{context.instance}.sources and `languages`.")
+        reasons = (
+            ", ".join(f"{reason} {count}" for reason, count in {**ledger.dropped, **ledger.quarantined}.items()) or "the sources are empty"
+        )
+        raise EmptyCorpusError(
+            f"{context.instance}: no text was read ({reasons}). Check stages.{context.instance}.sources and `languages`."
+        )
     ledgers = {"documents": ledger}
     if config.pivot is not None:
         ledgers["pairs"] = _pair(config.pivot, shards, output, context)
@@ -83,7 +87,9 @@ def _judge(context: Context, path: str, ledger: Ledger, size: int, damaged: int,
         return []
     share = damaged / max(1, size)
     reasons = ", ".join(f"{reason} {count}" for reason, count in ledger.quarantined.items())
-    first = next((row for shard in damage if shard.rows for row in read_table(context.storage.local(shard.path, shard.sha256)).to_pylist()), None)
+    first = next(
+        (row for shard in damage if shard.rows for row in read_table(context.storage.local(shard.path, shard.sha256)).to_pylist()), None
+    )
     where = f"; the first at {first['source']} byte {first['offset']}" if first else ""
     text = f"source {path}: quarantined {reasons} ({100 * share:.2f}% of its bytes){where}"
     allowed = context.settings.quarantine.max_share
@@ -160,7 +166,15 @@ def read_unit(task: Task) -> None:
                     lost = _lost_bytes(item, file, part)
                     damaged_bytes += lost
                     task.ledger.quarantine(file.lang or "und", item.reason)
-                    damage.row({"source": name, "offset": item.offset, "length": item.length, "reason": item.reason, "rest_of_stream": item.rest_of_stream})
+                    damage.row(
+                        {
+                            "source": name,
+                            "offset": item.offset,
+                            "length": item.length,
+                            "reason": item.reason,
+                            "rest_of_stream": item.rest_of_stream,
+                        }
+                    )
                 elif isinstance(item, Record):
                     _document(task, texts, item, sha256, name, wanted)
                 else:
@@ -234,7 +248,9 @@ def _pair_row(task: Task, pairs: Any, texts: Any, item: Pair, sha256: bytes, nam
         # A group ties the sides together, so that held-out text takes both or neither.
         group = item.group or identifier.hex()
         for number, (lang, text) in enumerate(((a, item.text_a), (b, item.text_b))):
-            _document(task, texts, Record(item.offset, 2 * item.ordinal + number, text, lang, group, None, item.licence), sha256, name, wanted)
+            _document(
+                task, texts, Record(item.offset, 2 * item.ordinal + number, text, lang, group, None, item.licence), sha256, name, wanted
+            )
 
 
 # ---------------------------------------------------------------- aligned documents
@@ -249,7 +265,14 @@ def _pair(pivot: str, shards: list[Shard], output: Output, context: Context) -> 
     units = [Unit(s.sha256, {"shard": s.plain()}, s.bytes, f"documents shard {s.key[:12]}") for s in shards]
     pivots = [result.files["pivot"] for result in context.map(index, units)]
     given = [s.plain() for s in pivots if s.rows]
-    phase = Phase("pair", "stages.ingest.work:pair_documents", {"pivot": code}, "documents", (digest([s["sha256"] for s in given]),), {"pivots": given})
+    phase = Phase(
+        "pair",
+        "stages.ingest.work:pair_documents",
+        {"pivot": code},
+        "documents",
+        (digest([s["sha256"] for s in given]),),
+        {"pivots": given},
+    )
     results = context.map(phase, units)
     output.add("bitext", [result.files["bitext"] for result in results if result.files["bitext"].rows])
     ledger = total((result.ledger for result in results), "documents")

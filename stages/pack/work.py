@@ -36,7 +36,9 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         for lang, split in result.counts["parts"]:
             by_part.setdefault((lang, split), []).append(number)
     if not any(split == "train" for _, split in by_part):
-        raise EmptyCorpusError(f"{context.instance}: there is nothing to train on; all that is kept is held out. Lower stages.heldout.share.")
+        raise EmptyCorpusError(
+            f"{context.instance}: there is nothing to train on; all that is kept is held out. Lower stages.heldout.share."
+        )
     work = []
     for (lang, split), numbers in sorted(by_part.items()):
         chosen = [shards[n] for n in numbers]
@@ -50,7 +52,9 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     filled = sum(result.counts["filled"] for result in results)
     by_lang = {f"{unit.argument['lang']}/{unit.argument['split']}": dict(result.counts) for unit, result in zip(work, results, strict=True)}
     fill = filled / max(1, rows * config.length)
-    return Summary(ledgers={"tokens": ledger}, counts={"length": config.length, "rows": rows, "parts": by_lang}, metrics={"pack/fill": fill})
+    return Summary(
+        ledgers={"tokens": ledger}, counts={"length": config.length, "rows": rows, "parts": by_lang}, metrics={"pack/fill": fill}
+    )
 
 
 def survey(task: Task) -> None:
@@ -95,7 +99,12 @@ def index(task: Task) -> None:
     spans = pa.StructArray.from_arrays(
         [
             pa.array(np.array(shard_of, np.uint32)[packed.span_document] if len(packed.span_document) else [], pa.uint32()),
-            pa.array(np.array(start_of, np.uint64)[packed.span_document] + packed.span_start.astype(np.uint64) if len(packed.span_document) else [], pa.uint64()),
+            pa.array(
+                np.array(start_of, np.uint64)[packed.span_document] + packed.span_start.astype(np.uint64)
+                if len(packed.span_document)
+                else [],
+                pa.uint64(),
+            ),
             pa.array(packed.span_length, pa.uint32()),
         ],
         fields=list(packing.schema().field("spans").type.value_type),
@@ -105,5 +114,6 @@ def index(task: Task) -> None:
     schema = packing.schema().with_metadata({"packing": json.dumps(metadata, sort_keys=True)})
     with task.table("packing", schema) as table:
         table.batch(pa.table([rows], schema=schema))
-    task.counts.update({"filled": int(packed.num_tokens), "tokens": int(packed.span_length.sum()), "documents": len(shard_of), "rows": packed.num_rows})
-
+    task.counts.update(
+        {"filled": int(packed.num_tokens), "tokens": int(packed.span_length.sum()), "documents": len(shard_of), "rows": packed.num_rows}
+    )

@@ -36,9 +36,38 @@ def unigram_baselines(train: Mapping[str, PackedRows], held: Mapping[str, Packed
             here = (language_M == number) & (batch.weights_M > 0)
             labels = batch.labels_M[here]
             counts[number] += len(labels)
-            for name, table in (("corpus_unigram", corpus), ("language_unigram", own.get(languages[number], np.zeros(vocab_size, np.int64)))):
+            for name, table in (
+                ("corpus_unigram", corpus),
+                ("language_unigram", own.get(languages[number], np.zeros(vocab_size, np.int64))),
+            ):
                 sums[name][number] -= np.log((table[labels] + 1) / (table.sum() + vocab_size)).sum()
     return {name: {lang: float(values[i] / counts[i]) for i, lang in enumerate(languages) if counts[i]} for name, values in sums.items()}
+
+
+def masked_bytes(held: Mapping[str, PackedRows], piece_bytes: np.ndarray[Any, np.dtype[np.int64]], vocab_size: int) -> dict[str, int]:
+    """Language -> UTF-8 bytes of its masked pieces, so that losses under different vocabularies can be compared.
+
+    piece_bytes: [V] bytes of each piece, a leading `▁` counting as one space.
+    """
+    languages = sorted(held)
+    total = np.zeros(len(languages), np.int64)
+    for batch in held_out_batches(held, vocab_size=vocab_size, rank=0, world_size=1, micro_batch=MICRO_BATCH):
+        language_M = batch.languages_B[batch.masked_index_M // batch.input_ids_BT.shape[1]]
+        real = batch.weights_M > 0
+        np.add.at(total, language_M[real], piece_bytes[batch.labels_M[real]])
+    return {lang: int(total[i]) for i, lang in enumerate(languages)}
+
+
+def bytes_of_pieces(model: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[V] UTF-8 bytes that each id stands for; special ids stand for none."""
+    from pipeline.text.tokenizer import SPACE, Tokenizer
+
+    tokenizer = Tokenizer(model)
+    sizes = np.array([len(piece.replace(SPACE, " ").encode()) for piece in tokenizer.pieces()], np.int64)
+    sizes[sorted(tokenizer.byte_ids)] = 1
+    sizes[:4] = 0
+    sizes[tokenizer.mask_id] = 0
+    return sizes
 
 
 def _counts(rows: PackedRows, vocab_size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
@@ -48,7 +77,9 @@ def _counts(rows: PackedRows, vocab_size: int) -> np.ndarray[Any, np.dtype[np.in
     return total
 
 
-def held_out_loss(module: nn.Module, held: Mapping[str, PackedRows], vocab_size: int, rank: int, world_size: int) -> dict[str, tuple[float, int]]:
+def held_out_loss(
+    module: nn.Module, held: Mapping[str, PackedRows], vocab_size: int, rank: int, world_size: int
+) -> dict[str, tuple[float, int]]:
     """Language -> (sum of nats, number of masked tokens) over all ranks; collective."""
     device = next(module.parameters()).device
     sums = torch.zeros(len(held), 2, dtype=torch.float64)

@@ -55,6 +55,8 @@ def _flat_ids(storage: Storage, shard: Shard) -> np.ndarray[Any, Any]:
     path = storage.local(shard.path, shard.sha256)
     reader = open_file(path)
     if reader.num_record_batches != 1:
-        raise IntegrityError(f"{path}: {reader.num_record_batches} batches, one was written; run encode again with --force encode", path=str(path))
+        raise IntegrityError(
+            f"{path}: {reader.num_record_batches} batches, one was written; run encode again with --force encode", path=str(path)
+        )
     values: np.ndarray[Any, Any] = reader.get_batch(0).column("ids").values.to_numpy(zero_copy_only=True)
     return values

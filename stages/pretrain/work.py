@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 from collections.abc import Mapping
 from typing import Any
 
+from pipeline.artifacts.vocabulary import MODEL_FILE
 from pipeline.curve import Curve
 from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
@@ -26,7 +28,10 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         raise ConfigError(f"stages.{context.instance}.model: unknown size {config.model!r}; known: {', '.join(SIZES)}")
     unknown = [name for name in config.objectives if name not in OBJECTIVES]
     if unknown or not config.objectives:
-        raise ConfigError(f"stages.{context.instance}.objectives: {unknown[0] if unknown else 'none'!r} is not known; known: {', '.join(OBJECTIVES)}")
+        raise ConfigError(
+            f"stages.{context.instance}.objectives: {unknown[0] if unknown else 'none'!r} is not known; known: {', '.join(OBJECTIVES)}"
+        )
+    model = inputs["vocabulary"].content.files[MODEL_FILE]
     storage, folder = context.storage, f"{context.work}/checkpoints"
     argument = {
         "root": storage.root,
@@ -36,6 +41,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         "packing": inputs["packing"].reference(),
         "tokens": inputs["tokens"].reference(),
         "vocabulary_size": _vocabulary_size(inputs["vocabulary"]),
+        "vocabulary": {"path": model.path, "sha256": model.sha256},
         "checkpoints": folder,
         "spool": context.spool,
         "baselines": f"{context.work}/baselines.json",
@@ -44,7 +50,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     values = run_gang(
         context.cluster(), storage, folder, "stages.pretrain.work:train_rank", argument, global_batch=config.global_batch, workers=given.workers,
         name=f"{context.instance}-{context.key[:8]}", max_restarts=config.max_restarts, deadline_s=given.deadline_s, on_poll=context.on_poll,
-        fence=context.fence,
+        fence=context.fence, curve=Curve(storage, context.spool), steps=config.steps,
     )  # fmt: skip
     return _publish(config, values[0], output, context, folder)
 
@@ -70,7 +76,9 @@ def _publish(config: Config, outcome: dict[str, Any], output: Output, context: C
     summary = held["summary"]
     warnings = []
     if summary["loss"] > summary["corpus_unigram"]:
-        warnings.append(f"held-out loss {summary['loss']:.3f} is above the corpus-wide unigram baseline {summary['corpus_unigram']:.3f}: train longer")
+        warnings.append(
+            f"held-out loss {summary['loss']:.3f} is above the corpus-wide unigram baseline {summary['corpus_unigram']:.3f}: train longer"
+        )
     return Summary(
         counts={"heldout": held, "training": outcome["about"], "tokens": outcome["training"]["tokens"]},
         metrics={f"heldout/{name}": value for name, value in summary.items()},
@@ -105,13 +113,13 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     """One rank of the gang; returns (on every rank alike) what was trained and measured."""
     from pipeline.model.build import build_masked_lm
     from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
+    from pipeline.saving import save_checkpoint, start_folder
     from pipeline.training.batches import Feed
     from pipeline.training.counter import derive
     from pipeline.training.loop import TrainSettings, train
     from pipeline.training.mixture import Mixture
     from pipeline.training.objectives.masked import objective
-    from pipeline.saving import save_checkpoint, start_folder
-    from stages.pretrain.heldout import held_out_loss, mean_over_languages, unigram_baselines
+    from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
     from stages.pretrain.rows import packed_rows
 
     storage = Storage.at(argument["root"], argument["attempt"])
@@ -160,8 +168,12 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     if baselines is None:
         baselines = unigram_baselines(rows["train"], held, vocab_size) if held else {"corpus_unigram": {}, "language_unigram": {}}
         storage.write_json(argument["baselines"], baselines)
+    vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
+    covered = masked_bytes(held, bytes_of_pieces(vocabulary), vocab_size) if held else {}
+    bits = {lang: nats / math.log(2) / covered[lang] for lang, (nats, _) in sorted(final.items()) if covered.get(lang)}
     loss = {lang: nats / count for lang, (nats, count) in sorted(final.items()) if count}
-    summary = {name: mean_over_languages(values) for name, values in (("loss", loss), *sorted(baselines.items())) if values}
+    measures = {"loss": loss, "bits_per_byte": bits, **baselines}
+    summary = {name: mean_over_languages(values) for name, values in sorted(measures.items()) if values}
     languages = mixture.languages
     training = {
         "model": config.model,
@@ -173,9 +185,14 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         "steps": outcome.steps,
         "tokens": {languages[number]: count for number, count in outcome.tokens_by_language.items()},
         "final_loss": None if outcome.final_loss != outcome.final_loss else outcome.final_loss,
-        "heldout": {"loss": loss, "masked_tokens": {lang: count for lang, (_, count) in sorted(final.items())}, **baselines, "summary": summary},
+        "heldout": {
+            "loss": loss,
+            "bits_per_byte": bits,
+            "masked_tokens": {lang: count for lang, (_, count) in sorted(final.items())},
+            **baselines,
+            "summary": summary,
+        },
     }
     about = {"world_size": outcome.world_size, "micro_batch": micro, "accumulation": outcome.accumulation, "precision": outcome.precision,
              "zero": config.zero, "seconds": round(outcome.seconds, 3), "interrupted": outcome.interrupted}  # fmt: skip
     return {"training": training, "about": about}
-

@@ -46,9 +46,13 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     for result in merged:
         characters.update(result.counts["characters"])
     if not characters:
-        raise EmptyCorpusError(f"{context.instance}: there is no text to learn words from. Check `show … dedup ledger` for why documents were dropped.")
+        raise EmptyCorpusError(
+            f"{context.instance}: there is no text to learn words from. Check `show … dedup ledger` for why documents were dropped."
+        )
     words = sum(result.files["words"].rows for result in merged)
-    settings = config.model_dump(mode="json", exclude={"memory", "partitions", "bitext"}) | {"weights": language_weights(characters, config.alpha)}
+    settings = config.model_dump(mode="json", exclude={"memory", "partitions", "bitext"}) | {
+        "weights": language_weights(characters, config.alpha)
+    }
     shards = [result.files["words"].plain() for result in merged]
     content = digest([shard["sha256"] for shard in shards])
     unit = Unit(content, {"shards": shards}, sum(s["bytes"] for s in shards), "all words")

@@ -19,16 +19,19 @@ from pipeline.tasks import TASKS
 from pipeline.tasks.classification import (
     ClassificationBatch,
     ClassificationFeed,
+    Columns,
     Example,
     Features,
     Quoting,
     featurize,
     label_ids,
     pair_lengths,
+    parse_examples,
     prediction_batches,
     read_examples,
 )
 
+PLAIN = Columns("text", "label")
 DATA = Path(os.environ.get("XLM_PIPELINE_TEST_DATA", Path(__file__).resolve().parents[2] / "../shared/data"))
 
 
@@ -50,34 +53,37 @@ def features(sizes: list[int], max_length: int = 24) -> Features:
 
 def test_a_tsv_with_a_header_is_read_by_column_names(tmp_path: Path) -> None:
     path = write(tmp_path, 'index_id\tcategory\ttext\n548\tsports\tHabari "ya" leo, 1\n824\t travel \tSafari\n')
-    assert read_examples(path, lang="sw", label="category", id="index_id") == [
+    assert read_examples(path, Columns("text", "category", id="index_id"), lang="sw") == [
         Example("548", "sw", 'Habari "ya" leo, 1', None, "sports"),
         Example("824", "sw", "Safari", None, "travel"),
     ]
 
 
-def test_a_file_without_a_header_is_read_by_the_names_given(tmp_path: Path) -> None:
+def test_a_file_without_a_header_is_read_by_column_numbers(tmp_path: Path) -> None:
     path = write(tmp_path, "Il dort.\tIl ne dort pas.\tcontradiction\nA\tB\tneutral\n")
-    found = read_examples(path, lang="fr", columns=("premise", "hypothesis", "gold"), text="premise", text_pair="hypothesis", label="gold")
+    found = read_examples(path, Columns(0, 2, text_pair=1), lang="fr")
     assert found == [Example("fr:1", "fr", "Il dort.", "Il ne dort pas.", "contradiction"), Example("fr:2", "fr", "A", "B", "neutral")]
 
 
 def test_a_csv_may_hold_line_ends_in_quotes(tmp_path: Path) -> None:
     path = write(tmp_path, 'text,label\n"satu,\r\ndua ""tiga""",positive\nempat,negative\n', "train.csv")
-    found = read_examples(path, lang="id")
+    found = read_examples(path, PLAIN, lang="id")
     assert [(e.id, e.text, e.label) for e in found] == [("id:2", 'satu,\r\ndua "tiga"', "positive"), ("id:4", "empat", "negative")]
 
 
 def test_a_quotation_mark_that_never_closes_is_text_in_a_tsv(tmp_path: Path) -> None:
     path = write(tmp_path, 'text\tlabel\n"half\ta\nother\tb\n')
-    assert [e.text for e in read_examples(path, lang="en")] == ['"half', "other"]
+    assert [e.text for e in read_examples(path, PLAIN, lang="en")] == ['"half', "other"]
     with pytest.raises(StageError, match=r"train\.tsv:2: .*quote fields as RFC 4180"):
-        read_examples(path, lang="en", quoting=Quoting.DOUBLE)
+        read_examples(path, PLAIN, lang="en", quoting=Quoting.DOUBLE)
 
 
 def test_byte_order_mark_windows_line_ends_empty_lines_and_strange_separators_do_no_harm(tmp_path: Path) -> None:
     path = write(tmp_path, b"\xef\xbb\xbftext\tlabel\r\n" + "a\u2028b\u0085c\x0b\tx\r\n\r\n   \r\nd\ty".encode())
-    assert [(e.id, e.text, e.label) for e in read_examples(path, lang="en")] == [("en:2", "a\u2028b\u0085c\x0b", "x"), ("en:5", "d", "y")]
+    assert [(e.id, e.text, e.label) for e in read_examples(path, PLAIN, lang="en")] == [
+        ("en:2", "a\u2028b\u0085c\x0b", "x"),
+        ("en:5", "d", "y"),
+    ]
 
 
 @given(rows=st.lists(st.tuples(st.text(min_size=1), st.sampled_from(["x", "y"])), min_size=1, max_size=8))
@@ -94,34 +100,52 @@ def test_any_text_comes_back_from_a_csv_as_it_was(rows: list[tuple[str, str]]) -
     csv.writer(out, quoting=csv.QUOTE_ALL).writerows([("text", "label"), *rows])
     with tempfile.TemporaryDirectory() as folder:
         path = write(Path(folder), out.getvalue(), "t.csv")
-        assert [(e.text, e.label) for e in read_examples(path, lang="en")] == rows
+        assert [(e.text, e.label) for e in read_examples(path, PLAIN, lang="en")] == rows
 
 
 @pytest.mark.parametrize(
-    ("content", "options", "kind", "message"),
+    ("content", "columns", "kind", "message"),
     [
-        ("text\tlabel\na\tx\nb\n", {}, StageError, r"file:3: label is field 2, but the line has 1"),
-        ("text\tlabel\na\tx\n \tx\n", {}, StageError, r"file:3: text \(field 1\) is empty"),
-        ("text\tlabel\na\tx\n\xff\tx\n".encode("latin-1"), {}, StageError, r"file:3: not UTF-8 at byte 0 of the line"),
-        ("id\ttext\tlabel\n1\ta\tx\n1\tb\ty\n", {"id": "id"}, StageError, r"file:3: id '1' came before, in line 2"),
-        ("text\tlabel\n", {}, StageError, "file: no example in the file"),
-        ("", {}, StageError, "file: no example in the file"),
-        ("text\tlabels\na\tx\n", {}, ConfigError, "file:1: no column 'label'; the header has text, labels"),
-        ("text\ttext\tlabel\na\tb\tx\n", {}, ConfigError, "no column 'text' that is the only one of its name"),
-        ("a\tx\n", {"columns": ("text", "gold")}, ConfigError, "file: no column 'label'; `columns` has text, gold"),
-        ("text\tlabel\na\tx\n", {"text_pair": "text"}, ConfigError, "name one column twice"),
+        ("text\tlabel\na\tx\nb\n", PLAIN, StageError, r"file:3: label is field 2, but the line has 1"),
+        ("text\tlabel\na\tx\n \tx\n", PLAIN, StageError, r"file:3: text \(field 1\) is empty"),
+        ("text\tlabel\na\tx\n\xff\tx\n".encode("latin-1"), PLAIN, StageError, r"file:3: not UTF-8 at byte 0 of the line"),
+        ("id\ttext\tlabel\n1\ta\tx\n1\tb\ty\n", Columns("text", "label", id="id"), StageError, r"file:3: id '1' came before, in line 2"),
+        ("text\tlabel\n", PLAIN, StageError, "file: no example in the file"),
+        ("", PLAIN, StageError, "file: no example in the file"),
+        ("text\tlabels\na\tx\n", PLAIN, ConfigError, "file:1: no column 'label'; the header has text, labels"),
+        ("text\ttext\tlabel\na\tb\tx\n", PLAIN, ConfigError, "file:1: 2 columns 'text'; the header has text, text, label"),
+        ("a\tx\n", Columns(0, 2), StageError, "file:1: label is field 3, but the line has 2"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_line(
-    tmp_path: Path, content: str | bytes, options: dict[str, Any], kind: type[PipelineError], message: str
+    content: str | bytes, columns: Columns, kind: type[PipelineError], message: str
 ) -> None:
+    lines = (content if isinstance(content, bytes) else content.encode()).splitlines(keepends=True)
     with pytest.raises(kind, match=message):
-        read_examples(write(tmp_path, content), lang="en", name="file", **options)
+        parse_examples(lines, columns, where="file", lang="en")
+
+
+def test_a_file_may_hold_several_languages_and_ids_repeat_over_them() -> None:
+    found = parse_examples([b"1\tsw\ta\tx\n", b"1\ten\tb\ty\n"], Columns(2, 3, id=0, lang=1), where="file")
+    assert [(e.id, e.lang) for e in found] == [("1", "sw"), ("1", "en")]
+
+
+def test_columns_and_languages_that_make_no_sense_are_refused() -> None:
+    for make, message in (
+        (lambda: Columns("text", 1), "mix names and numbers"),
+        (lambda: Columns("text", "text"), "name one column twice"),
+        (lambda: Columns(0, -1), "column -1 does not exist"),
+        (lambda: parse_examples([], PLAIN, where="file"), "give the language of the file, or the column"),
+        (lambda: parse_examples([], Columns(0, 1, lang=2), where="file", lang="en"), "and not both"),
+        (lambda: parse_examples([], PLAIN, where="file", lang="en", quoting=Quoting.AUTO), "quoting is auto"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            make()
 
 
 def test_a_missing_file_is_a_missing_source(tmp_path: Path) -> None:
     with pytest.raises(MissingSourceError, match=r"nothing\.tsv: no such file of examples"):
-        read_examples(tmp_path / "nothing.tsv", lang="en")
+        read_examples(tmp_path / "nothing.tsv", PLAIN, lang="en")
 
 
 def test_labels_are_numbered_in_sorted_order_and_one_alone_is_refused() -> None:
@@ -261,19 +285,19 @@ needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the shared test data
 
 @needs_data
 @pytest.mark.parametrize(
-    ("path", "count", "options"),
+    ("path", "count", "columns", "quoting"),
     [
-        ("sib200/swe_Latn/train.tsv", 701, {"label": "category", "id": "index_id"}),
-        ("xnli/data/xnli/dev-hi.tsv", 2490, {"columns": ("a", "b", "gold"), "text": "a", "text_pair": "b", "label": "gold"}),
-        ("sick/SICK.txt", 9927, {"text": "sentence_A", "text_pair": "sentence_B", "label": "entailment_judgment", "id": "pair_ID"}),
-        ("nusax/datasets/sentiment/indonesian/train.csv", None, {"id": "id"}),
-        ("masakhanews/data/eng/dev.tsv", None, {"label": "category", "quoting": Quoting.DOUBLE}),
+        ("sib200/swe_Latn/train.tsv", 701, Columns("text", "category", id="index_id"), Quoting.AUTO),
+        ("xnli/data/xnli/dev-hi.tsv", 2490, Columns(0, 2, text_pair=1), Quoting.AUTO),
+        ("sick/SICK.txt", 9927, Columns("sentence_A", "entailment_judgment", text_pair="sentence_B", id="pair_ID"), Quoting.AUTO),
+        ("nusax/datasets/sentiment/indonesian/train.csv", None, Columns("text", "label", id="id"), Quoting.AUTO),
+        ("masakhanews/data/eng/dev.tsv", None, Columns("text", "category"), Quoting.DOUBLE),
     ],
 )
-def test_public_data_sets_are_read_whole(path: str, count: int | None, options: dict[str, Any]) -> None:
+def test_public_data_sets_are_read_whole(path: str, count: int | None, columns: Columns, quoting: Quoting) -> None:
     if not (DATA / path).exists():
         pytest.skip(f"{path} is not in the test data")
-    found = read_examples(DATA / path, lang="xx", **options)
+    found = read_examples(DATA / path, columns, lang="xx", quoting=quoting)
     if count is None:  # quoted line ends: ask another reader how many records there are
         import pandas
 
