@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from pipeline import manifest as manifests
 from pipeline.config import PipelineConfig, Section, identity_of, missing_environment, parse_section, resolve_path
-from pipeline.document import Document, Problem, fail, read, with_overrides
+from pipeline.document import Document, Location, Problem, fail, read, with_overrides
 from pipeline.errors import ConfigError, IntegrityError
 from pipeline.manifest import Manifest, State
 from pipeline.stage import Declaration, ListContext, NotFetchedError, declaration
@@ -49,9 +49,18 @@ class Graph:
     settings: PipelineConfig
     languages: tuple[str, ...]
     instances: tuple[Instance, ...]
-    base: Path
-    path: Path
+    document: Document
     storage: Storage
+
+    @property
+    def path(self) -> Path:
+        """The pipeline file."""
+        return self.document.path
+
+    def base_of(self, location: Location) -> Path:
+        """The folder that a relative path at `location` starts from: that of the file it stands in, or the current one for an override."""
+        place = self.document.place(location)
+        return Path(place.source).absolute().parent if place.line else Path.cwd()
 
     def instance(self, name: str) -> Instance:
         """An instance by name.
@@ -102,8 +111,8 @@ def build(document: Document, registry: Mapping[str, str]) -> Graph:
     if problems or settings is None:
         raise fail(problems)
     ordered = _order(document, instances)
-    base = document.path.parent.absolute()
-    return Graph(settings, languages, tuple(ordered), base, document.path, Storage.at(resolve_path(settings.storage, base)))
+    graph = Graph(settings, languages, tuple(ordered), document, Storage.at("."))
+    return replace(graph, storage=Storage.at(resolve_path(settings.storage, graph.base_of(("storage",)))))
 
 
 @dataclass
@@ -246,7 +255,10 @@ def sources_of(graph: Graph, instance: Instance, *, fetch: bool) -> list[tuple[S
     lister = getattr(instance.declaration.module, "list_inputs", None)
     if lister is None:
         return []
-    found: list[Source] = lister(instance.config, ListContext(graph.storage, graph.base, graph.languages, fetch))
+    found: list[Source] = lister(
+        instance.config,
+        ListContext(graph.storage, lambda location: graph.base_of(("stages", instance.name, *location)), graph.languages, fetch),
+    )
     digests = source_digests(graph.storage, found, remember=fetch)
     return [(source, digests[source.url]) for source in found]
 

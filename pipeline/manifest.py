@@ -138,18 +138,32 @@ def forget(storage: Storage, made: Mapping[str, Manifest], path: str) -> str | N
 
     `made` maps instances to their manifests; `path` is relative to the root, or absolute below it. Returns the instance that makes the file, or None.
     """
-    for base in (storage.root, storage.cache):
-        if base:
-            path = path.removeprefix(base + "/")
+    path = _below(storage, path)
     for name, manifest in made.items():
         if any(entry.path == path for entry in manifest.entries()):
-            storage.remove(path)
-            if path.startswith("units/"):
-                folder, _, base_name = path.rpartition("/")
-                storage.remove(f"{folder}/{base_name.split('.', 1)[0]}.json")
+            if not forget_unit(storage, path):
+                storage.remove(path)
             storage.remove(manifest.path)
             return name
     return None
+
+
+def forget_unit(storage: Storage, path: str) -> bool:
+    """Forget a damaged file of a work unit together with the unit's record; false where `path` is no such file."""
+    path = _below(storage, path)
+    if not path.startswith("units/"):
+        return False
+    storage.remove(path)
+    folder, _, name = path.rpartition("/")
+    storage.remove(f"{folder}/{name.split('.', 1)[0]}.json")
+    return True
+
+
+def _below(storage: Storage, path: str) -> str:
+    for base in (storage.root, storage.cache):
+        if base:
+            path = path.removeprefix(base + "/")
+    return path
 
 
 def library_versions(names: tuple[str, ...]) -> dict[str, str]:

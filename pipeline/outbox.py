@@ -62,8 +62,10 @@ class Session:
     def left_behind(cls, root: Path) -> Iterator[Session]:
         """Take over, one by one, the sessions whose processes are dead."""
         for path in sorted(root.glob("*/lock")):
+            if path.parent.name.startswith("new-"):
+                continue
             with contextlib.suppress(OSError, ValueError):
-                lock = path.open("ab")
+                lock = path.open("r+b")
                 try:
                     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except OSError:

@@ -148,7 +148,7 @@ def cron_line(graph: Graph, overrides: Sequence[str]) -> str:
     fields = graph.settings.retrain.cron.split()
     if len(fields) != 5:
         raise ConfigError(f"retrain.cron is {graph.settings.retrain.cron!r}; a crontab line has five fields, as in '0 3 * * 0'")
-    folder = str(graph.base)
+    folder = str(Path(graph.path).absolute().parent)
     command = shlex.join(["python", "-m", "pipeline", "retrain", str(Path(graph.path).name), *overrides])
     # cron treats % as a line end unless it is escaped.
     job = f"cd {shlex.quote(folder)} && ray job submit --working-dir . -- {command}".replace("%", r"\%")

@@ -174,6 +174,8 @@ def _attempt_folder(storage: Storage) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(mine, ignore_errors=True)
+        if not storage.is_local:
+            storage.remove(f"tmp/{storage.attempt}")
 
 
 @contextlib.contextmanager
@@ -185,9 +187,9 @@ def _signals() -> Iterator[None]:
 
     def handler(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
-        error = InterruptedRunError(f"interrupted by {signal.Signals(number).name}; the same command goes on from here.")
-        error.exit_code = 128 + number
-        raise error
+        raise InterruptedRunError(
+            f"interrupted by {signal.Signals(number).name}; the same command goes on from here.", exit_code=128 + number
+        )
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -254,11 +256,13 @@ class _Run:
             try:
                 available[item.instance.name] = self._one(item, available, choice, index + 1, len(planned))
             except IntegrityError as error:
-                culprit = manifests.forget(self.storage, available, str(getattr(error, "path", "")))
-                if culprit is not None:
-                    del available[culprit]
+                damaged = str(getattr(error, "path", ""))
+                culprit = manifests.forget(self.storage, available, damaged)
+                if culprit is None and manifests.forget_unit(self.storage, damaged):
+                    culprit = item.instance.name  # a file between two phases of this very stage
                 if culprit is None or culprit in repaired:
                     raise
+                available.pop(culprit, None)
                 repaired.add(culprit)
                 log.warning("%s. It is made again by %s.", error, culprit)
                 again = [n for n, p in enumerate(planned) if p.instance.name == culprit]
@@ -289,7 +293,12 @@ class _Run:
             inputs[edge.slot] = Input(edge.slot, edge.instance, source.outputs[edge.output], source, self.storage)
         key = self._content_key(instance, found, inputs)
         path = manifests.manifest_path(instance.declaration.name, key)
-        manifest = manifests.load(self.storage, path)
+        try:
+            manifest = manifests.load(self.storage, path)
+        except IntegrityError as error:
+            log.warning("%s; it is made again", error)
+            self.storage.remove(path)
+            manifest = None
         if manifest is not None and manifests.missing(self.storage, manifest) is None and instance.name not in choice.force:
             log.info("[%d/%d] %s: reused, same content came in", number, of, instance.name)
             self._note(StageResult(instance.name, "reused", key=key))
@@ -320,11 +329,11 @@ class _Run:
         output = Output(self.storage, folder, declared.output)
         workshop = units.Workshop(
             self.storage, declared.name, declared.version, manifests.library_versions(declared.libraries), self.cluster,
-            self.graph.settings.cluster.unit_deadline_s, self.graph.settings.quarantine.max_poison, instance.name, self.held.check,
+            self.graph.settings.cluster.unit_deadline_s, self.graph.settings.quarantine.max_poison, instance.name,
         )  # fmt: skip
         child = self.observer.begin(instance, key)
         context = Context(
-            self.graph.settings.name, instance.name, key, self.graph.settings, self.graph.languages, self.graph.settings.seed, self.graph.base,
+            self.graph.settings.name, instance.name, key, self.graph.settings, self.graph.languages, self.graph.settings.seed,
             self.storage, found, workshop, self.cluster, spool, work, self.held.check, lambda: self.observer.poll(child, spool),
         )  # fmt: skip
         try:

@@ -66,7 +66,8 @@ class ListContext:
     """What `list_inputs` may use. `fetch` is true when the run has begun: only then may anything be downloaded or written."""
 
     storage: Storage
-    base: Path
+    base_of: Callable[[tuple[str | int, ...]], Path]
+    """Folder that a relative path starts from, by the setting it stands in: that of its file, or of an override, the current one."""
     languages: tuple[str, ...]
     fetch: bool
 
@@ -248,7 +249,6 @@ class Context:
     settings: PipelineConfig
     languages: tuple[str, ...]
     seed: int
-    base: Path
     storage: Storage
     sources: tuple[tuple[Source, str], ...]
     workshop: Workshop

@@ -95,7 +95,7 @@ class Tracking:
         too lie the outbox and, without a server, the artifacts.
 
         Raises:
-            PreflightError: a URI that MLflow no longer writes to.
+            PreflightError: a URI that MLflow no longer writes to, or `local_root` cannot be written.
         """
         root = local_root.absolute()
         chosen = uri or f"sqlite:///{root / 'mlflow.db'}"
@@ -106,7 +106,10 @@ class Tracking:
             )
         _quiet()
         artifacts = None if scheme in ("http", "https") else (root / "mlartifacts").as_uri()
-        return cls(chosen, experiment, artifacts, root / "outbox")
+        try:
+            return cls(chosen, experiment, artifacts, root / "outbox")
+        except OSError as error:
+            raise PreflightError(f"{root} cannot hold the figures on their way to MLflow: {error}. Make it writable.") from error
 
     def __enter__(self) -> Tracking:
         return self
@@ -186,7 +189,7 @@ class Tracking:
     def find_open_runs(self, pipeline: str) -> list[OpenRun]:
         """Find this pipeline's runs that MLflow has as running, ours not among them; none while it cannot be reached."""
         self.flush()
-        ours = {known["id"] for known in self._courier.session.state.values()}
+        ours = {known["id"] for known in list(self._courier.session.state.values())}
         try:
             with _reaching():
                 client, experiment_id = self._client()
@@ -216,6 +219,9 @@ class Tracking:
                 return self._register(self._courier.session, record)
             except UnreachableError as error:
                 logger.warning("MLflow (%s): %s is registered later: %s", self.shown_uri, name, error)
+            except Exception as error:  # noqa: BLE001 - figures are not worth a run
+                logger.warning("MLflow (%s): %s was not registered: %s", self.shown_uri, name, without_userinfo(str(error)))
+                return None
         self._send(record)
         return None
 
@@ -310,7 +316,7 @@ class Tracking:
 
     def _deliver(self, session: Session, record: dict[str, Any]) -> None:
         with _reaching():
-            client, experiment_id = self._client()
+            client, _ = self._client()
             if record["do"] == "start":
                 self._deliver_start(session, record)
             elif record["do"] == "kill":

@@ -108,7 +108,6 @@ class Workshop:
     deadline_s: float
     max_poison: int
     title: str
-    fence: Callable[[], None]
     used: set[str] = field(default_factory=set)
     """Keys of all units that the stage took, so that they are kept as long as its artifact is."""
 

@@ -121,7 +121,7 @@ def phase(function: str = "work", **given: Any) -> Phase:
 def workshop(
     root: Path, cluster: Callable[[], Cluster], *, max_poison: int = 0, deadline_s: float = 120.0, attempt: str = "a1"
 ) -> Workshop:
-    return Workshop(Storage.at(str(root), attempt), "clean", 1, {"pyarrow": "25"}, cluster, deadline_s, max_poison, "clean", lambda: None)
+    return Workshop(Storage.at(str(root), attempt), "clean", 1, {"pyarrow": "25"}, cluster, deadline_s, max_poison, "clean")
 
 
 def published(root: Path) -> dict[str, bytes]:

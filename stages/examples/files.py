@@ -29,7 +29,7 @@ def list_files(config: Config, context: ListContext) -> list[Source]:
             pattern = getattr(wanted, split)
             if pattern is None:
                 continue
-            matched = list_sources(resolve_path(pattern, context.base), spellings)
+            matched = list_sources(resolve_path(pattern, context.base_of(("sets", name, split))), spellings)
             if not matched:
                 raise MissingSourceError(f"examples set {name}: {split} file {without_userinfo(pattern)} is not there. Correct the path.")
             lang = wanted.lang or _from_name(pattern)

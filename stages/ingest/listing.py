@@ -23,7 +23,7 @@ def list_files(config: Config, context: ListContext) -> list[Source]:
     spelled = spelling_table(context.languages)
     found: list[Source] = []
     for number, source in enumerate(config.sources):
-        path = _local(source.path, context)
+        path = _local(source.path, context, ("sources", number, "path"))
         matched = list_sources(path, spelled)
         if not matched:
             wanted = f" for any of the {len(context.languages)} languages" if "{lang}" in path else ""
@@ -42,9 +42,9 @@ def missing_languages(config: Config, files: list[Source], languages: tuple[str,
     return [lang for lang in languages if lang not in held]
 
 
-def _local(path: str, context: ListContext) -> str:
+def _local(path: str, context: ListContext, location: tuple[str | int, ...]) -> str:
     if not path.startswith("npm:"):
-        return resolve_path(path, context.base)
+        return resolve_path(path, context.base_of(location))
     wanted = npm.parse(path)
     cache = Path(context.storage.root if context.storage.is_local else context.storage.cache) / "sources"
     folder = npm.cached(wanted.package, wanted.version, cache)

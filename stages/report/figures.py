@@ -1,0 +1,540 @@
+"""The figures of the report, assembled from manifests; nothing here reads a file or knows of the page.
+
+    manifests by slot + card + curve + scores -> assemble -> Figures -> asdict -> report.json, and the page
+
+Counts are as the ledgers have them. Shares that stages give in 1/10000 stay such integers; nats and seconds are floats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from pipeline.errors import ConfigError
+from pipeline.ledger import Ledger
+from pipeline.manifest import Manifest
+from pipeline.text.languages import lookup
+
+GROUP_NAMES = {"zero_shot": "never fine-tuned on (zero-shot)", "trained_on": "fine-tuned on", "all": "all languages"}
+SYSTEM_NAMES = {"model": "the model", "untrained": "never pretrained", "majority": "majority class"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """What one instance of the pipeline made."""
+
+    instance: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class Given:
+    """All that the report is made of. `parts` is by slot of the report; a slot that takes many has `<slot>.<instance>`."""
+
+    parts: Mapping[str, Part]
+    card: Mapping[str, Any] | None = None
+    training: Mapping[str, Any] | None = None
+    curve: Sequence[Mapping[str, float]] = ()
+    scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def by_stage(self, stage: str) -> list[Part]:
+        """Parts that a stage made, each once, in the order of their slots."""
+        found = {part.instance: part for part in self.parts.values() if part.manifest.stage == stage}
+        return list(found.values())
+
+
+@dataclass(frozen=True)
+class Book:
+    """One ledger of an instance, summed over languages: `taken = kept + Σ dropped + Σ quarantined`."""
+
+    instance: str
+    name: str
+    unit: str
+    taken: int
+    kept: int
+    dropped: Mapping[str, int]
+    quarantined: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class CorpusRow:
+    """One language's documents from the first file to the training rows; None where no stage counted it."""
+
+    lang: str
+    name: str
+    taken: int
+    kept: int
+    dropped: Mapping[str, int]
+    quarantined: int
+    trained: int | None
+    heldout: int | None
+    characters: int | None
+    tokens: int | None
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The corpus per language and in sum. `rest` is what the stages' ledgers, taken together, do not account for: 0."""
+
+    rows: Sequence[CorpusRow]
+    total: CorpusRow
+    rest: int
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """What was held out of training."""
+
+    groups: Sequence[str]
+    documents: int
+    languages: int
+
+
+@dataclass(frozen=True)
+class VocabularyRow:
+    """A line of the vocabulary's card; shares, fertility and characters per piece in 1/10000."""
+
+    lang: str
+    name: str
+    words: int
+    pieces: int
+    pieces_used: int | None
+    fertility: int
+    characters_per_piece: int
+    unknown: int
+    byte_fallback: int
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The vocabulary: `size` counts all ids, `used` the distinct pieces met in the training text."""
+
+    size: int
+    used: int
+    rows: Sequence[VocabularyRow]
+    mean: VocabularyRow
+
+
+@dataclass(frozen=True)
+class PackingRow:
+    """One split's training rows: `filled` of `places` token places are used; `tokens` of these are text, the rest special ids."""
+
+    split: str
+    documents: int
+    rows: int
+    tokens: int
+    filled: int
+    places: int
+
+
+@dataclass(frozen=True)
+class LossRow:
+    """Held-out loss of one language in nats per masked token, beside the unigrams of the whole corpus and of the language."""
+
+    lang: str
+    name: str
+    loss: float
+    corpus_unigram: float | None
+    language_unigram: float | None
+    bits_per_byte: float | None
+    masked_tokens: int
+    trained_tokens: int
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """The pretrained model: its shape, its means over languages, its throughput."""
+
+    instance: str
+    model: str
+    parameters: int
+    steps: int
+    length: int
+    world_size: int
+    precision: str
+    trained_tokens: int
+    summary: Mapping[str, float]
+    better_than_corpus: int
+    better_than_language: int
+    step_seconds: float
+    tokens_per_second: float | None
+    rows: Sequence[LossRow]
+
+
+@dataclass(frozen=True)
+class FinetuningRow:
+    """One training of a fine-tuning: of the encoder, or of its untrained twin."""
+
+    instance: str
+    encoder: str
+    examples: int
+    labels: int
+    steps: int
+    final_loss: float | None
+    languages: Sequence[str]
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """A language or a group: for each system accuracy and macro-F1 as (value, low, high) in 1/10000."""
+
+    key: str
+    name: str
+    is_group: bool
+    examples: int
+    languages: int
+    fine_tuned: bool
+    accuracy: Mapping[str, tuple[int, int, int]]
+    macro_f1: Mapping[str, tuple[int, int, int]]
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One evaluation: group rows first, then languages."""
+
+    instance: str
+    set: str
+    split: str
+    task: str
+    labels: int
+    trained_on: Sequence[str]
+    seen_unlabelled: bool
+    verdict: str
+    systems: Sequence[str]
+    rows: Sequence[ScoreRow]
+
+    @property
+    def head(self) -> ScoreRow:
+        """The row that the verdict is about: zero-shot, else all."""
+        return next((row for row in self.rows if row.key == "zero_shot"), next(row for row in self.rows if row.key == "all"))
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported encoder and on how much it was compared with what it was exported from."""
+
+    instance: str
+    lines: int
+    languages: int
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class StageRow:
+    """When and at what cost an instance ran last; `peak_bytes` is 0 where it was too short to be measured."""
+
+    instance: str
+    stage: str
+    run: str
+    seconds: float
+    peak_bytes: int
+    host: str
+    python: str
+    settings: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Figures:
+    """All figures of the page; a part is None or empty where the pipeline has none."""
+
+    books: Sequence[Book]
+    corpus: Corpus
+    reasons: Mapping[str, Mapping[str, int]]
+    heldout: Heldout | None
+    contaminants: int | None
+    vocabulary: Vocabulary | None
+    packing: Sequence[PackingRow]
+    pretraining: Pretraining | None
+    exports: Sequence[Export]
+    finetuning: Sequence[FinetuningRow]
+    scores: Sequence[Scored]
+    stages: Sequence[StageRow]
+    libraries: Mapping[str, Sequence[str]]
+    warnings: Sequence[tuple[str, str]]
+
+
+def assemble(given: Given) -> Figures:
+    """All figures.
+
+    Raises:
+        LedgerError: a ledger does not add up.
+    """
+    unique = {part.instance: part for part in given.parts.values()}
+    parts = sorted(unique.values(), key=lambda part: (float(part.manifest.record.get("started", 0)), part.instance))
+    table = corpus(given)
+    warnings = [(part.instance, str(text)) for part in parts for text in part.manifest.record.get("warnings", ())]
+    if table.rest:
+        warnings.append(
+            ("report", f"{table.rest} documents are not accounted for between the stages: its inputs are not of one chain (inputs: {{…}})")
+        )
+    decided = given.parts.get("decisions")
+    reasons = {
+        "dropped": _sum(row.dropped for row in table.rows),
+        "quarantined": _sum(
+            ledger(given.parts[slot], "documents").quarantined for slot in ("documents", "cleaned", "decisions") if slot in given.parts
+        ),
+    }
+    return Figures(
+        books=[book for part in parts for book in books(part)],
+        corpus=table,
+        reasons=reasons,
+        heldout=heldout(given.parts.get("heldout")),
+        contaminants=None if decided is None else decided.manifest.counts.get("contaminants"),
+        vocabulary=None if given.card is None else vocabulary(given.card),
+        packing=packing(given.parts.get("packing")),
+        pretraining=pretraining(given),
+        exports=[made for part in given.by_stage("export") for made in [export(part)]],
+        finetuning=[row for part in given.by_stage("finetune") for row in finetuning(part)],
+        scores=[scored(instance, plain) for instance, plain in sorted(given.scores.items())],
+        stages=[stage_row(part) for part in parts],
+        libraries=libraries(parts),
+        warnings=warnings,
+    )
+
+
+def language_name(code: str) -> str:
+    """English name of a language, or of both sides of a pair; empty where the code is not a language."""
+    try:
+        return lookup(code).name
+    except ConfigError:
+        return ""
+
+
+def ledger(part: Part, name: str) -> Ledger:
+    """A ledger of an instance, checked; an empty one where it has none of that name.
+
+    Raises:
+        LedgerError: it does not add up.
+    """
+    plain = part.manifest.ledgers.get(name)
+    if plain is None:
+        return Ledger("documents")
+    found = Ledger.from_plain(plain)
+    found.check(f"{part.instance}: {name}")
+    return found
+
+
+def books(part: Part) -> list[Book]:
+    """The ledgers of an instance, each checked.
+
+    Raises:
+        LedgerError: one does not add up.
+    """
+    rows = []
+    for name in sorted(part.manifest.ledgers):
+        found = ledger(part, name)
+        rows.append(Book(part.instance, name, found.unit, found.taken, found.kept, found.dropped, found.quarantined))
+    return rows
+
+
+def _sum(rows: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    total: Counter[str] = Counter()
+    for row in rows:
+        total.update(row)
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def corpus(given: Given) -> Corpus:
+    """Documents per language through reading, cleaning and choosing.
+
+    Raises:
+        LedgerError: a ledger does not add up.
+    """
+    chain = [ledger(given.parts[slot], "documents") for slot in ("documents", "cleaned", "decisions") if slot in given.parts]
+    packed = given.parts["packing"].manifest.counts["parts"] if "packing" in given.parts else None
+    characters = given.parts["vocabulary"].manifest.counts.get("characters", {}) if "vocabulary" in given.parts else None
+    tokens = given.parts["tokens"].manifest.counts.get("documents_tokens", {}) if "tokens" in given.parts else None
+    rows = []
+    for lang in sorted({lang for found in chain for lang in found.accounts}):
+        accounts = [found.accounts[lang] for found in chain if lang in found.accounts]
+        first, last = chain[0].accounts.get(lang), chain[-1].accounts.get(lang)
+        split = None if packed is None else {name: packed.get(f"{lang}/{name}", {}).get("documents", 0) for name in ("train", "heldout")}
+        rows.append(
+            CorpusRow(
+                lang=lang,
+                name=language_name(lang),
+                taken=0 if first is None else first.taken,
+                kept=0 if last is None else last.kept,
+                dropped=_sum(account.dropped for account in accounts),
+                quarantined=sum(sum(account.quarantined.values()) for account in accounts),
+                trained=None if split is None else split["train"],
+                heldout=None if split is None else split["heldout"],
+                characters=None if characters is None else characters.get(lang, 0),
+                tokens=None if tokens is None else tokens.get(lang, 0),
+            )
+        )
+    total = CorpusRow(
+        lang="",
+        name="",
+        taken=sum(row.taken for row in rows),
+        kept=sum(row.kept for row in rows),
+        dropped=_sum(row.dropped for row in rows),
+        quarantined=sum(row.quarantined for row in rows),
+        trained=None if packed is None else sum(row.trained or 0 for row in rows),
+        heldout=None if packed is None else sum(row.heldout or 0 for row in rows),
+        characters=None if characters is None else sum(row.characters or 0 for row in rows),
+        tokens=None if tokens is None else sum(row.tokens or 0 for row in rows),
+    )
+    return Corpus(rows, total, total.taken - total.kept - sum(total.dropped.values()) - total.quarantined)
+
+
+def heldout(part: Part | None) -> Heldout | None:
+    """What was held out, or None."""
+    if part is None:
+        return None
+    found = ledger(part, "documents")
+    groups = [str(group) for group in part.manifest.counts.get("groups", ())]
+    return Heldout(sorted(groups, key=lambda g: (len(g), g)), found.kept, sum(1 for account in found.accounts.values() if account.kept))
+
+
+def vocabulary(card: Mapping[str, Any]) -> Vocabulary:
+    """The vocabulary's card."""
+    rows = [_vocabulary_row(lang, entry) for lang, entry in sorted(card["languages"].items())]
+    return Vocabulary(card["size"], card["pieces_used"], rows, _vocabulary_row("", card["mean"]))
+
+
+def _vocabulary_row(lang: str, entry: Mapping[str, Any]) -> VocabularyRow:
+    return VocabularyRow(
+        lang, language_name(lang) if lang else "", entry["words"], entry["pieces"], entry.get("pieces_used"), entry["fertility"],
+        entry["characters_per_piece"], entry["unknown_share"], entry["byte_fallback_share"],
+    )  # fmt: skip
+
+
+def packing(part: Part | None) -> list[PackingRow]:
+    """Training rows by split, train first."""
+    if part is None:
+        return []
+    sums: dict[str, Counter[str]] = {}
+    for name, entry in part.manifest.counts["parts"].items():
+        sums.setdefault(name.rpartition("/")[2], Counter()).update(entry)
+    length = int(part.manifest.counts["length"])
+    return [
+        PackingRow(split, own["documents"], own["rows"], own["tokens"], own["filled"], own["rows"] * length)
+        for split, own in sorted(sums.items(), key=lambda item: (item[0] != "train", item[0]))
+    ]
+
+
+def pretraining(given: Given) -> Pretraining | None:
+    """The pretrained model beside its baselines, or None."""
+    part, training = given.parts.get("checkpoint"), given.training
+    if part is None or training is None:
+        return None
+    held, about = part.manifest.counts["heldout"], part.manifest.counts["training"]
+    trained = part.manifest.counts["tokens"]
+    rows = [
+        LossRow(
+            lang, language_name(lang), loss, held["corpus_unigram"].get(lang), held["language_unigram"].get(lang),
+            held.get("bits_per_byte", {}).get(lang), held["masked_tokens"].get(lang, 0), trained.get(lang, 0),
+        )
+        for lang, loss in sorted(held["loss"].items())
+    ]  # fmt: skip
+    seconds = sum(record.get("seconds", 0.0) for record in given.curve)
+    tokens = sum(record.get("tokens", 0.0) for record in given.curve)
+    return Pretraining(
+        instance=part.instance,
+        model=str(training["model"]),
+        parameters=training["parameters"],
+        steps=training["steps"],
+        length=training["length"],
+        world_size=about["world_size"],
+        precision=about["precision"],
+        trained_tokens=sum(trained.values()),
+        summary=held["summary"],
+        better_than_corpus=sum(1 for row in rows if row.corpus_unigram is not None and row.loss < row.corpus_unigram),
+        better_than_language=sum(1 for row in rows if row.language_unigram is not None and row.loss < row.language_unigram),
+        step_seconds=seconds,
+        tokens_per_second=tokens / seconds if seconds > 0 else None,
+        rows=rows,
+    )
+
+
+def export(part: Part) -> Export:
+    """An exported encoder's verification."""
+    counts, files = part.manifest.counts, part.manifest.outputs["model"].files
+    return Export(
+        part.instance,
+        counts.get("lines_verified", 0),
+        counts.get("languages_verified", 0),
+        len(files),
+        sum(f.bytes for f in files.values()),
+    )
+
+
+def finetuning(part: Part) -> list[FinetuningRow]:
+    """The two trainings of a fine-tuning."""
+    counts = part.manifest.counts
+    names = {"model": "pretrained", "baseline": "never pretrained"}
+    return [
+        FinetuningRow(
+            part.instance,
+            names.get(slot, slot),
+            counts["examples"],
+            len(about["labels"]),
+            about["steps"],
+            about["final_loss"],
+            sorted(counts["languages"]),
+        )
+        for slot, about in sorted(counts["training"].items(), key=lambda item: item[0] != "model")
+    ]
+
+
+def scored(instance: str, plain: Mapping[str, Any]) -> Scored:
+    """One evaluation."""
+    systems = [name for name in SYSTEM_NAMES if name in plain["systems"]]
+    own, trained_on = plain["systems"]["model"], plain["trained_on"]
+    rows = [_score_row(plain, systems, "groups", name, GROUP_NAMES[name], False) for name in GROUP_NAMES if name in own["groups"]]
+    rows += [_score_row(plain, systems, "languages", lang, language_name(lang), lang in trained_on) for lang in sorted(own["languages"])]
+    return Scored(
+        instance, plain["set"], plain["split"], plain["task"], plain["labels"], list(trained_on), bool(plain["text_seen_unlabelled"]),
+        plain["verdict"], systems, rows,
+    )  # fmt: skip
+
+
+def _score_row(plain: Mapping[str, Any], systems: Sequence[str], kind: str, key: str, name: str, fine_tuned: bool) -> ScoreRow:
+    entries = {system: plain["systems"][system][kind][key] for system in systems}
+    measures: dict[str, dict[str, tuple[int, int, int]]] = {}
+    for measure in ("accuracy", "macro_f1"):
+        measures[measure] = {}
+        for system, entry in entries.items():
+            value, low, high = entry[measure]
+            measures[measure][system] = (value, low, high)
+    own = entries["model"]
+    return ScoreRow(key, name, kind == "groups", own["examples"], own["languages"], fine_tuned, measures["accuracy"], measures["macro_f1"])
+
+
+def stage_row(part: Part) -> StageRow:
+    """An instance's record."""
+    record = part.manifest.record
+    return StageRow(
+        part.instance, part.manifest.stage, str(record.get("run", "")), float(record.get("seconds", 0)), int(record.get("peak_bytes", 0)),
+        str(record.get("host", "")), str(record.get("python", "")), flatten(record.get("settings", {})),
+    )  # fmt: skip
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Settings as (`a.b`, JSON) in their order; an empty mapping is one line, so that nothing is lost."""
+    rows: list[tuple[str, str]] = []
+    for name, value in settings.items():
+        if isinstance(value, Mapping) and value:
+            rows.extend(flatten(value, f"{prefix}{name}."))
+        elif isinstance(value, list) and any(isinstance(item, Mapping) for item in value):
+            for number, item in enumerate(value):
+                rows.extend(flatten({str(number): item}, f"{prefix}{name}."))
+        else:
+            rows.append((f"{prefix}{name}", json.dumps(value, ensure_ascii=False)))
+    return rows
+
+
+def libraries(parts: Sequence[Part]) -> dict[str, list[str]]:
+    """Versions of each library that shaped an artifact; more than one where stages ran at different times."""
+    found: dict[str, set[str]] = {}
+    for part in parts:
+        for name, version in part.manifest.record.get("libraries", {}).items():
+            found.setdefault(name, set()).add(version)
+        if part.manifest.record.get("python"):
+            found.setdefault("Python", set()).add(part.manifest.record["python"])
+    return {name: sorted(versions) for name, versions in sorted(found.items(), key=lambda item: (item[0] != "Python", item[0]))}
