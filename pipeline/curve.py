@@ -42,6 +42,8 @@ class Curve:
         return records, len(paths)
 
     def merged(self) -> list[dict[str, Any]]:
-        """One record a step, the last written wins (a resumed run writes some steps again), in the order of steps."""
-        by_step = {int(record["step"]): record for record in self.read()[0]}
+        """One record a step in the order of steps; of a figure written twice the last counts (a resumed run writes some steps again)."""
+        by_step: dict[int, dict[str, Any]] = {}
+        for record in self.read()[0]:
+            by_step.setdefault(int(record["step"]), {}).update(record)
         return [by_step[step] for step in sorted(by_step)]

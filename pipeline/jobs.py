@@ -15,7 +15,7 @@ from typing import Any
 
 from pipeline.cluster import Cluster, NodeLost, WorkerDied
 from pipeline.curve import Curve
-from pipeline.errors import ConfigError, IntegrityError
+from pipeline.errors import IntegrityError
 from pipeline.gang_sizes import world_size
 from pipeline.progress import Progress
 from pipeline.storage import Storage
@@ -66,7 +66,8 @@ class _Watcher:
             records, self._chunks = self._curve.read(self._chunks)
             if records:
                 last = records[-1]
-                note = f"loss {last.get('loss', float('nan')):.3f}, {last.get('tokens_per_second', 0.0):.0f} tokens/s"
+                losses = [f"{name} {value:.3f}" for name, value in last.items() if name.endswith("loss")]
+                note = f"{', '.join(losses)}, {last.get('tokens_per_second', 0.0):.0f} tokens/s"
                 self._progress.update(int(last["step"]), note)
             else:
                 self._progress.update(self._progress.done)
@@ -93,10 +94,11 @@ def _run_gang(
                 return values
             log.info("%s: a node is taken away; a checkpoint was saved, the gang starts again elsewhere", name)
         except IntegrityError as error:
-            if resume is None or resume not in str(error).replace(storage.root + "/", ""):
+            damaged = next((folder for folder in whole if folder in str(error)), None)
+            if damaged is None:
                 raise
             log.warning("%s; the checkpoint before is taken", error)
-            _set_apart(storage, resume)
+            _set_apart(storage, damaged)
         except (WorkerDied, NodeLost) as error:
             restarts += 1
             if restarts > max_restarts:
@@ -114,5 +116,3 @@ def _clear_unfinished(storage: Storage, folder: str) -> None:
 def _set_apart(storage: Storage, folder: str) -> None:
     """Without its index a folder is no checkpoint; the rest is kept for a look."""
     storage.remove(f"{folder}/{INDEX}")
-    if checkpoints(storage, folder):
-        raise ConfigError(f"{folder}: its {INDEX} cannot be removed; remove the folder by hand")

@@ -16,7 +16,7 @@ arithmetic, since `pow` of the C library may differ in the last bit from one mac
 Legend: N samples asked for, L languages in code order.
 """
 
-# ruff: noqa: N815 - fields carry shape suffixes
+
 from __future__ import annotations
 
 from collections.abc import Mapping

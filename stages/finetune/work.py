@@ -22,74 +22,60 @@ from stages.finetune import Config
 TOKENIZER_FILES = (MODEL_FILE, "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 
 
+SLOTS = ("model", "baseline")
+"""The task model, and its twin whose encoder was never pretrained."""
+
+
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
     """Train both; see the package."""
-    base = inputs["model"].folder("model")
     examples = read_split(context.storage, inputs["examples"].reference(), config.examples, "train")
-    about: dict[str, Any] = {}
-    for slot in ("model", "baseline"):
-        steps = -(-config.epochs * len(examples) // config.global_batch)
-        about[slot] = _train_one(config, slot, steps, base, inputs, output, context)
-    languages = Counter(example.lang for example in examples)
-    return Summary(
-        counts={
-            "examples": len(examples),
-            "languages": dict(sorted(languages.items())),
-            "labels": about["model"]["labels"],
-            "training": about,
-        },
-        metrics={f"finetune/{slot}_final_loss": about[slot]["final_loss"] for slot in about if about[slot]["final_loss"] is not None},
-    )
-
-
-def _train_one(
-    config: Config, slot: str, steps: int, base: Path, inputs: Mapping[str, Input], output: Output, context: Context
-) -> dict[str, Any]:
-    folder = f"{context.work}/{slot}"
+    steps = -(-config.epochs * len(examples) // config.global_batch)
+    folder = f"{context.work}/checkpoints"
     argument = {
         "root": context.storage.root,
         "attempt": context.storage.attempt,
         "config": config.model_dump(mode="json"),
         "seed": context.seed,
-        "base": str(base),
+        "base": str(inputs["model"].folder("model")),
         "files": {name: {"path": p.path, "sha256": p.sha256} for name, p in inputs["model"].content.files.items()},
-        "pretrained": slot == "model",
         "examples": inputs["examples"].reference(),
-        "checkpoints": f"{folder}/checkpoints",
-        "spool": f"{folder}/spool" if slot == "baseline" else context.spool,
-        "exported": f"{folder}/exported",
+        "checkpoints": folder,
+        "spool": context.spool,
+        "exported": f"{context.work}/exported",
     }
     given = context.settings.cluster
     values = run_gang(
-        context.cluster(), context.storage, f"{folder}/checkpoints", "stages.finetune.work:train_rank", argument, global_batch=config.global_batch,
-        workers=given.workers, name=f"{context.instance}-{slot}-{context.key[:8]}", max_restarts=config.max_restarts, deadline_s=given.deadline_s,
-        on_poll=context.on_poll, fence=context.fence, curve=Curve(context.storage, str(argument["spool"])), steps=steps,
+        context.cluster(), context.storage, folder, "stages.finetune.work:train_rank", argument, global_batch=config.global_batch,
+        workers=given.workers, name=f"{context.instance}-{context.key[:8]}", max_restarts=config.max_restarts, deadline_s=given.deadline_s,
+        on_poll=context.on_poll, fence=context.fence, curve=Curve(context.storage, context.spool), steps=steps,
     )  # fmt: skip
-    for path in context.storage.list(f"{folder}/exported"):
-        with output.file(slot, f"model/{path.rpartition('/')[2]}") as target:
-            shutil.copyfile(context.storage.local(path), target)
-    with output.file(slot, "lineage.json") as target:
-        target.write_bytes(
-            canonical(
-                {"base": inputs["model"].digest if slot == "model" else None, "task": config.task, "examples": inputs["examples"].digest}
-            )
-        )
-    if slot == "model":
-        records = Curve(context.storage, context.spool).merged()
-        _plot(records, Curve(context.storage, f"{folder}/spool").merged(), output)
-    for old in checkpoints(context.storage, f"{folder}/checkpoints"):
+    base = inputs["model"].digest
+    for slot in SLOTS:
+        for path in context.storage.list(f"{argument['exported']}/{slot}"):
+            with output.file(slot, f"model/{path.rpartition('/')[2]}") as target:
+                shutil.copyfile(context.storage.local(path), target)
+        lineage = {"base": base if slot == "model" else None, "task": config.task, "examples": inputs["examples"].digest}
+        with output.file(slot, "lineage.json") as target:
+            target.write_bytes(canonical(lineage))
+    _plot(Curve(context.storage, context.spool).merged(), output)
+    for old in checkpoints(context.storage, folder):
         context.storage.remove(old)
-    return {**values[0]["training"], **values[0]["about"]}
+    languages = Counter(example.lang for example in examples)
+    trained, about = values[0]["training"], values[0]["about"]
+    return Summary(
+        counts={"examples": len(examples), "languages": dict(sorted(languages.items())), "labels": trained["model"]["labels"], "training": trained, "about": about},
+        metrics={f"finetune/{slot}_final_loss": trained[slot]["final_loss"] for slot in SLOTS if trained[slot]["final_loss"] is not None},
+    )  # fmt: skip
 
 
-def _plot(records: list[dict[str, Any]], baseline: list[dict[str, Any]], output: Output) -> None:
+def _plot(records: list[dict[str, Any]], output: Output) -> None:
     from pipeline.plots import curves
 
-    series = {
-        name: ([r["step"] for r in rows], [r["loss"] for r in rows])
-        for name, rows in (("pretrained", records), ("untrained", baseline))
-        if rows
-    }
+    series = {}
+    for name, key in (("pretrained", "loss"), ("untrained", "untrained/loss")):
+        rows = [r for r in records if key in r]
+        if rows:
+            series[name] = ([r["step"] for r in rows], [r[key] for r in rows])
     with output.evidence("loss.svg") as path:
         curves(series, path, title="Fine-tuning", xlabel="step", ylabel="nats per example")
 
@@ -98,7 +84,19 @@ def _plot(records: list[dict[str, Any]], baseline: list[dict[str, Any]], output:
 
 
 def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
-    """One rank: read, train, save, export."""
+    """One rank: both models, one after the other."""
+    trained, about = {}, {}
+    for slot in SLOTS:
+        value = _train(gang, argument, slot)
+        if value["about"]["interrupted"]:
+            return value
+        trained[slot] = value["training"]
+        about = value["about"]
+    return {"training": trained, "about": about}
+
+
+def _train(gang: Any, argument: dict[str, Any], slot: str) -> dict[str, Any]:
+    """Read, train, save, export."""
     import torch
 
     from pipeline.model.build import build_classifier
@@ -111,7 +109,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
 
     storage = Storage.at(argument["root"], argument["attempt"])
     config = Config.model_validate_json(json.dumps(argument["config"]))
-    base, seed = _base(storage, argument), argument["seed"]
+    base, seed, folder = _base(storage, argument), argument["seed"], f"{argument['checkpoints']}/{slot}"
     examples = read_split(storage, argument["examples"], config.examples, "train")
     labels = label_ids(examples)
     tokenizer = Tokenizer((base / MODEL_FILE).read_bytes())
@@ -120,7 +118,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     steps = feed.steps(config.epochs)
     names = sorted(labels, key=lambda label: labels[label])
     model = build_classifier(base, names, seed=seed, dropout=config.dropout)
-    if not argument["pretrained"]:
+    if slot == "baseline":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "untrained") >> 1)
             model = type(model)(model.config).train()
@@ -132,25 +130,25 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     module = SequenceClassifier(model)
     curve = Curve(storage, argument["spool"])
+    prefix = "" if slot == "model" else "untrained/"
+
+    def watch(records: list[dict[str, float]]) -> None:
+        curve.append([{name if name == "step" else prefix + name: value for name, value in record.items()} for record in records])
 
     def save(step: int, engine: Any, meta: Any) -> None:
-        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=1)
+        save_checkpoint(storage, folder, step, engine, meta, gang, keep=1)
 
-    resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
-    outcome = train(settings, module, feed, classifier_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=None)
+    whole = checkpoints(storage, folder)
+    resume = start_folder(storage, whole[-1]) if whole else None
+    outcome = train(settings, module, feed, classifier_loss, gang, resume_from=resume, save=save, watch=watch, evaluate=None)
     if outcome.interrupted:
         return {"about": {"interrupted": True}}
     if gang.rank == 0:
-        _export(storage, module, base, argument)
+        _export(storage, module, base, folder, f"{argument['exported']}/{slot}")
     final_loss = None if outcome.final_loss != outcome.final_loss else outcome.final_loss
     return {
         "training": {"steps": outcome.steps, "final_loss": final_loss, "labels": names, "truncated": features.num_truncated},
-        "about": {
-            "interrupted": False,
-            "world_size": outcome.world_size,
-            "precision": outcome.precision,
-            "seconds": round(outcome.seconds, 3),
-        },
+        "about": {"interrupted": False, "world_size": outcome.world_size, "precision": outcome.precision},
     }
 
 
@@ -162,13 +160,13 @@ def _base(storage: Storage, argument: dict[str, Any]) -> Path:
     return paths[0].parent
 
 
-def _export(storage: Storage, module: Any, base: Path, argument: dict[str, Any]) -> None:
+def _export(storage: Storage, module: Any, base: Path, folder: str, exported: str) -> None:
     """The final weights as a directory, from the last checkpoint, so that bf16 training exports its float32 master weights."""
     from pipeline.model.export import export_huggingface, restore_weights
     from pipeline.saving import start_folder
     from pipeline.training.checkpoint import load_checkpoint_weights
 
-    last = checkpoints(storage, argument["checkpoints"])[-1]
+    last = checkpoints(storage, folder)[-1]
     module.float()
     restore_weights(module, load_checkpoint_weights(start_folder(storage, last)))
     with tempfile.TemporaryDirectory() as scratch:
@@ -177,4 +175,4 @@ def _export(storage: Storage, module: Any, base: Path, argument: dict[str, Any])
             if (base / name).exists():
                 shutil.copyfile(base / name, Path(scratch) / name)
         for path in sorted(Path(scratch).iterdir()):
-            storage.write(f"{argument['exported']}/{path.name}", path.read_bytes())
+            storage.write(f"{exported}/{path.name}", path.read_bytes())
