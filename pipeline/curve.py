@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from pipeline.failpoint import failpoint
 from pipeline.storage import Storage
 
 Record = Mapping[str, float]
@@ -28,6 +29,7 @@ class Curve:
         self._written += 1
         plain = [{k: v for k, v in record.items() if math.isfinite(v)} for record in records]
         self._storage.write_json(f"{self._folder}/{self._written:08d}.json", plain)
+        failpoint("curve.after_append")
 
     def chunks(self) -> list[str]:
         """Paths of the chunks, in order."""

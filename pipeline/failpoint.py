@@ -2,7 +2,7 @@
 
 `PIPELINE_FAILPOINT=shard.after_write:kill:3` sends SIGKILL to the process at its third passage of `shard.after_write`.
 Actions: `kill` (SIGKILL, the default), `stop` (SIGSTOP), `raise` (OSError: no space left). Several are joined by commas. With
-`PIPELINE_FAILPOINT_ONCE=<file>` the action happens in one process only: whoever creates the file.
+`PIPELINE_FAILPOINT_ONCE=<file>` the action happens in one process only: whoever creates the file; where it is a folder, once for each place.
 Without the variable a passage costs one dictionary look-up.
 """
 
@@ -29,16 +29,17 @@ def failpoint(name: str) -> None:
     for item in wanted.split(","):
         given = item.split(":")
         place, action, count = (*given, *("kill", "1")[len(given) - 1 :])
-        if place == name and _passages[name] == int(count) and _first():
+        if place == name and _passages[name] == int(count) and _first(place):
             _act(action, name)
 
 
-def _first() -> bool:
-    once = os.environ.get("PIPELINE_FAILPOINT_ONCE")
-    if not once:
+def _first(place: str) -> bool:
+    given = os.environ.get("PIPELINE_FAILPOINT_ONCE")
+    if not given:
         return True
+    once = Path(given)
     try:
-        with Path(once).open("x"):
+        with (once / place if once.is_dir() else once).open("x"):
             return True
     except FileExistsError:
         return False

@@ -145,7 +145,7 @@ def _read(storage: Storage, path: str) -> dict[str, Any] | None:
 def _write(storage: Storage, path: str, holder: dict[str, Any]) -> None:
     if storage.is_local:
         target = Path(storage.root) / path
-        temporary = target.with_name(f"tmp.{secrets.token_hex(8)}")
+        temporary = _temporary(target, holder)
         try:
             temporary.write_bytes(canonical(holder))
             temporary.replace(target)
@@ -155,12 +155,17 @@ def _write(storage: Storage, path: str, holder: dict[str, Any]) -> None:
         storage.write(path, canonical(holder))
 
 
+def _temporary(target: Path, holder: dict[str, Any]) -> Path:
+    """The holder's own: only one thread of one process writes it, and whoever takes over from the dead removes it."""
+    return target.with_name(f"tmp.{holder['token']}")
+
+
 def _create(storage: Storage, path: str, holder: dict[str, Any]) -> bool:
     if storage.is_local:
         target = Path(storage.root) / path
         target.parent.mkdir(parents=True, exist_ok=True)
         # A full file linked into place: a reader never sees an empty lease, and the link fails if one is there.
-        temporary = target.with_name(f"tmp.{secrets.token_hex(8)}")
+        temporary = _temporary(target, holder)
         try:
             temporary.write_bytes(canonical(holder))
             os.link(temporary, target)
@@ -222,6 +227,8 @@ def hold(storage: Storage, path: str, run: str, *, wait_s: float = 0.0, ttl_s: f
                 again = _read(storage, path)
                 if again is not None and (again.get("token"), again.get("beat")) == mark:
                     storage.remove(path)
+                    if storage.is_local and str(again.get("token", "")).isalnum():
+                        _temporary(Path(storage.root) / path, again).unlink(missing_ok=True)  # killed in the middle of a heartbeat
             watched = None
             continue
         # A holder elsewhere counts as alive once its counter was seen to move; until then we watch it for up to `ttl_s`.

@@ -41,7 +41,7 @@ def bars(
             heights = [by_name.get(name, 0.0) for name in names]
             axes.bar(names, heights, bottom=base, label=layer)
             base = [a + b for a, b in zip(base, heights, strict=True)]
-        axes.legend(fontsize=7, ncols=4)
+        axes.legend(fontsize=7, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)
     axes.set_title(title)
     axes.set_ylabel(ylabel)
     axes.tick_params(axis="x", rotation=90, labelsize=6)

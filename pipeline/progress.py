@@ -61,14 +61,5 @@ class Progress:
             self._bar.update(self._task, completed=done, rate=f"{rate:.3g}/s", note=self._note)
         elif now - self._line_at_s >= LINE_EVERY_S:
             self._line_at_s = now
-            left = (self.total - done) / rate if rate > 0 and done else 0.0
-            log.info(
-                "%s: %d/%d %s, %.3g/s, %d s left%s",
-                self.title,
-                done,
-                self.total,
-                self.unit,
-                rate,
-                left,
-                f", {self._note}" if self._note else "",
-            )
+            left = f", {rate:.3g}/s, {(self.total - done) / rate:.0f} s left" if done and rate > 0 else ""
+            log.info("%s: %d/%d %s%s%s", self.title, done, self.total, self.unit, left, f", {self._note}" if self._note else "")

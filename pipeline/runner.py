@@ -40,6 +40,9 @@ from pipeline.storage import Source, Storage, digest
 
 log = logging.getLogger(__name__)
 
+OWNERLESS_S = 3600.0
+"""After so long without a change a temporary folder that names no owner is removed."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -161,7 +164,9 @@ def _attempt_folder(storage: Storage) -> Iterator[None]:
             owner = json.loads((found / "owner.json").read_text())
         except (OSError, ValueError):
             owner = None
-        if owner is not None and lease.provably_dead(owner):
+        # Without an owner it was made again by a worker that outlived its driver, or its driver died in the act.
+        dead = lease.provably_dead(owner) if owner is not None else _age_s(found) > OWNERLESS_S
+        if dead:
             shutil.rmtree(found, ignore_errors=True)
     try:
         mine.mkdir(parents=True, exist_ok=True)
@@ -176,6 +181,13 @@ def _attempt_folder(storage: Storage) -> Iterator[None]:
         shutil.rmtree(mine, ignore_errors=True)
         if not storage.is_local:
             storage.remove(f"tmp/{storage.attempt}")
+
+
+def _age_s(folder: Path) -> float:
+    try:
+        return time.time() - folder.stat().st_mtime
+    except OSError:
+        return 0.0
 
 
 @contextlib.contextmanager

@@ -312,6 +312,7 @@ class _Queue:
         for key in attempt.keys:
             if not self._found(key):
                 raise UnitError(f"{self._named(key)}: its task ended but left no record; is the storage shared by all nodes?")
+        failpoint(f"{self._workshop.stage}.{self._phase.name}.collected")
         return []
 
     def _lost(self, error: NodeLost) -> None:

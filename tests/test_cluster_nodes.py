@@ -21,7 +21,7 @@ pytestmark = pytest.mark.cluster
 
 
 NODES = """
-import json, os, sys
+import json, os, sys, time
 import ray
 from ray.cluster_utils import Cluster
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
@@ -32,10 +32,42 @@ for line in sys.stdin:
     if command == "add":
         nodes[name] = cluster.add_node(num_cpus=1)
         cluster.wait_for_nodes()
+    elif command == "drain":
+        from ray._raylet import GcsClient
+        from ray.core.generated import autoscaler_pb2
+        reason = autoscaler_pb2.DrainNodeReason.Value("DRAIN_NODE_REASON_PREEMPTION")
+        deadline_ms = int((time.time() + 60) * 1000)
+        print(GcsClient(cluster.address).drain_node(nodes[name].node_id, reason, "preempted", deadline_ms), file=sys.stderr, flush=True)
     elif command == "kill":
         cluster.remove_node(nodes.pop(name), allow_graceful=False)
     print("done", flush=True)
 cluster.shutdown()
+"""
+
+
+ENTRIES = """
+import time
+
+def meet(gang, argument):
+    import os
+    import ray
+    import torch
+    import torch.distributed as dist
+    total = torch.ones(1)
+    dist.all_reduce(total)
+    node = ray.get_runtime_context().get_node_id()
+    return {"total": int(total), "node": node, "interface": os.environ["GLOO_SOCKET_IFNAME"]}
+
+def train(gang, argument):
+    import pathlib
+    if gang.rank == 0:
+        pathlib.Path(argument["started"]).touch()
+    for step in range(600):
+        time.sleep(0.2)
+        if gang.preempted():
+            gang.checkpointed()
+            return {"step": step}
+    return {"step": None}
 """
 
 
@@ -48,7 +80,9 @@ class Machines:
         token.chmod(0o600)
         self.environment = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         child = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "PYTHONPATH"))}
-        child |= self.environment | {"HOME": str(folder), "RAY_health_check_timeout_ms": "2000"}
+        (folder / "entries").mkdir()
+        (folder / "entries" / "entries.py").write_text(ENTRIES)
+        child |= self.environment | {"HOME": str(folder), "PYTHONPATH": str(folder / "entries"), "RAY_health_check_timeout_ms": "2000"}
         # It runs from another folder and without our path: the code must come from the driver.
         self.process = subprocess.Popen(
             [sys.executable, "-c", NODES],
@@ -131,3 +165,44 @@ def test_a_joined_cluster_gets_the_code_outlives_a_lost_node_and_is_left_running
     with Cluster.open(ClusterSettings(address=machines.address, workers=(1, 7))) as cluster:
         assert cluster.workers == 7
     assert machines.process.poll() is None
+
+
+def test_a_gang_spans_nodes_and_a_lost_node_is_not_a_fault_of_the_work(machines: Machines, tmp_path: Path) -> None:
+    machines.do("add", "a")
+    machines.do("add", "b")
+    started = tmp_path / "started"
+    with Cluster.open(ClusterSettings(address=machines.address)) as cluster:
+        values = cluster.launch_gang("entries:meet", {}, workers=2, name="meet", deadline_s=120)
+        assert [value["total"] for value in values] == [2, 2]
+        assert len({value["node"] for value in values}) == 2
+        assert {value["interface"] for value in values} != {"lo"}
+
+        killed = []
+
+        def kill() -> None:
+            if started.exists() and not killed:
+                killed.append("b")
+                machines.do("kill", "b")
+
+        with pytest.raises(NodeLost):
+            cluster.launch_gang("entries:train", {"started": str(started)}, workers=2, name="lost", deadline_s=120, on_poll=kill)
+        assert killed == ["b"]
+        assert cluster.launch_gang("entries:meet", {}, workers=1, name="rest", deadline_s=120)[0]["total"] == 1
+
+
+def test_a_drained_node_is_told_to_every_rank_in_time_for_a_checkpoint(machines: Machines, tmp_path: Path) -> None:
+    machines.do("add", "a")
+    machines.do("add", "b")
+    started = tmp_path / "started"
+    drained = []
+
+    def drain() -> None:
+        if started.exists() and not drained:
+            drained.append("b")
+            machines.do("drain", "b")
+
+    with Cluster.open(ClusterSettings(address=machines.address)) as cluster:
+        values = cluster.launch_gang("entries:train", {"started": str(started)}, workers=2, name="drain", deadline_s=120, on_poll=drain)
+    assert drained == ["b"]
+    assert values[0] == values[1]
+    assert values[0]["step"] is not None

@@ -84,6 +84,13 @@ def test_with_a_once_file_only_the_first_process_dies(tmp_path: Path) -> None:
     assert codes == [-signal.SIGKILL, 0, 0]
 
 
+def test_with_a_once_folder_each_place_kills_one_process(tmp_path: Path) -> None:
+    code = "failpoint('a'); failpoint('b')"
+    codes = [run("a:kill,b:kill", code, PIPELINE_FAILPOINT_ONCE=str(tmp_path)).returncode for _ in range(3)]
+    assert codes == [-signal.SIGKILL, -signal.SIGKILL, 0]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
 def test_an_unknown_action_is_an_error_that_names_the_allowed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PIPELINE_FAILPOINT", "a:explode")
     with pytest.raises(ValueError, match="'explode': allowed are kill, stop, raise"):

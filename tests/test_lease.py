@@ -272,6 +272,14 @@ def test_a_killed_holder_is_followed_at_once(storage: Storage) -> None:
         process.stdout.close()
 
 
+def test_what_a_holder_killed_in_a_heartbeat_left_goes_with_its_lease(storage: Storage) -> None:
+    pid, started = ended_process()
+    plant(storage, pid=pid, started=started)
+    (Path(storage.root) / PATH).with_name("tmp.theirs").write_text("{")
+    with hold(storage, PATH, "mine"):
+        assert not [name for name in storage.list("") if "tmp." in name]
+
+
 def test_two_contenders_for_a_store_without_folders() -> None:
     filesystem = fsspec.filesystem("memory")
     storage = Storage.at("memory://leases")

@@ -41,7 +41,9 @@ def test_every_figure_is_handed_on_once_and_in_order(tmp_path: Path) -> None:
     curve.append([{"step": 3, "loss": 1.0}])
     curve.append([{"step": 4, "loss": 0.5}])
     assert pump(reader, book) == 2
-    assert book.figures() == [("loss", 1, 3.0), ("loss", 2, 2.0), ("heldout/loss", 2, 2.5), ("loss", 3, 1.0), ("loss", 4, 0.5)]
+    losses = [figure for figure in book.figures() if figure[0] == "loss"]
+    assert losses == [("loss", 1, 3.0), ("loss", 2, 2.0), ("loss", 3, 1.0), ("loss", 4, 0.5)]
+    assert [figure for figure in book.figures() if figure not in losses] == [("heldout/loss", 2, 2.5)]
 
 
 def test_steps_that_a_resumed_training_writes_again_are_passed_over(tmp_path: Path) -> None:

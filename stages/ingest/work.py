@@ -52,8 +52,8 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     shards: list[Shard] = []
     for number, source in enumerate(config.sources):
         files = [(file, sha256) for file, sha256 in context.sources if file.name.startswith(f"{number}/")]
-        settings = {"source": source.model_dump(mode="json", exclude={"path"}), "languages": list(context.languages)}
-        units = list(_units(config, number, files))
+        settings = {"source": source.model_dump(mode="json", exclude={"path"})}
+        units = list(_units(config, number, files, context.languages))
         phase = Phase("read", "stages.ingest.work:read_unit", settings, "documents", given={"path": source.path})
         results = context.map(phase, units)
         shards += [result.files["documents"] for result in results if result.files["documents"].rows]
@@ -101,36 +101,44 @@ def _judge(context: Context, path: str, ledger: Ledger, size: int, damaged: int,
 # ---------------------------------------------------------------- units
 
 
-def _units(config: Config, number: int, files: list[tuple[Source, str]]) -> Iterator[Unit]:
+def _units(config: Config, number: int, files: list[tuple[Source, str]], languages: tuple[str, ...]) -> Iterator[Unit]:
     source = config.sources[number]
     module = import_module(SOURCES[source.kind])
     group: list[tuple[Source, str]] = []
+    wanted: list[str] = []
     for file, sha256 in files:
         record = SourceFile(file.url, file.name, file.size, file.lang)
+        before, wanted = wanted, _wanted(module.languages_of(record, source), languages)
         parts = module.slices(record, source, config.unit_bytes)
         if len(parts) > 1 or file.size > config.unit_bytes // 4:
-            yield from _group_unit(group)
+            yield from _group_unit(group, before)
             group = []
             for part in parts:
                 size = (part.stop or file.size) - part.start if part.unit == "bytes" else file.size // len(parts)
-                argument = {"files": [_plain(file, sha256, part)]}
-                yield Unit(digest([sha256, file.lang, file.name, asdict(part)]), argument, size, _label(file, part))
+                argument = {"files": [_plain(file, sha256, part)], "languages": wanted}
+                yield Unit(digest([sha256, file.lang, file.name, asdict(part), wanted]), argument, size, _label(file, part))
             continue
         if group and group[-1][0].lang != file.lang:
-            yield from _group_unit(group)
+            yield from _group_unit(group, before)
             group = []
         group.append((file, sha256))
         if int(sha256[:8], 16) % GROUP_CUT == 0 or sum(f.size for f, _ in group) > config.unit_bytes:
-            yield from _group_unit(group)
+            yield from _group_unit(group, wanted)
             group = []
-    yield from _group_unit(group)
+    yield from _group_unit(group, wanted)
 
 
-def _group_unit(group: list[tuple[Source, str]]) -> Iterator[Unit]:
+def _wanted(possible: tuple[str, ...] | None, languages: tuple[str, ...]) -> list[str]:
+    """The pipeline's languages that a file's records can have: a unit hangs on no others, so that a language more in the file costs no reading anew."""
+    return list(languages) if possible is None else sorted({code for lang in possible if (code := _code(lang)) in languages and code is not None})
+
+
+def _group_unit(group: list[tuple[Source, str]], wanted: list[str]) -> Iterator[Unit]:
     if group:
-        content = digest([[sha256, file.lang, file.name] for file, sha256 in group])
+        content = digest([[[sha256, file.lang, file.name] for file, sha256 in group], wanted])
         label = _label(group[0][0], Slice()) + (f" and {len(group) - 1} more files" if len(group) > 1 else "")
-        yield Unit(content, {"files": [_plain(file, sha256, Slice()) for file, sha256 in group]}, sum(f.size for f, _ in group), label)
+        argument = {"files": [_plain(file, sha256, Slice()) for file, sha256 in group], "languages": wanted}
+        yield Unit(content, argument, sum(f.size for f, _ in group), label)
 
 
 def _plain(file: Source, sha256: str, part: Slice) -> dict[str, Any]:
@@ -148,7 +156,7 @@ def read_unit(task: Task) -> None:
     """Worker: read the files of a unit into documents, bitext and damage."""
     module = import_module(SOURCES[task.settings["source"]["kind"]])
     config = module.Config.model_validate_json(json.dumps({**task.settings["source"], "path": task.given["path"]}))
-    wanted = set(task.settings["languages"])
+    wanted = set(task.argument["languages"])
     damaged_bytes = 0
     with (
         task.table("documents", documents.schema()) as texts,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.storage import canonical
 from stages.report import Config
 from stages.report.figures import SYSTEM_NAMES, assemble
 from stages.report.rows import Figures, Given, Part
+
+log = logging.getLogger(__name__)
 
 TEMPLATE = Path(__file__).with_name("page.html")
 
@@ -93,7 +96,8 @@ def _evidence_file(given: Input, name: str) -> bytes | None:
         return None
     try:
         return given.storage.local(entry["path"], entry["sha256"]).read_bytes()
-    except (OSError, IntegrityError):
+    except (OSError, IntegrityError) as error:
+        log.warning("the report goes without %s of %s: %s", name, given.instance, error)
         return None
 
 

@@ -54,10 +54,21 @@ def test_intervals_are_those_of_a_plain_bootstrap() -> None:
         accuracies.append(Fraction(int((g == p).sum()), 37))
         per_label = [Fraction(2 * int(((g == c) & (p == c)).sum()), int((g == c).sum() + (p == c).sum())) for c in np.unique(g)]
         f1s.append(sum(per_label) / len(per_label))
-    for values, estimate in ((accuracies, found.accuracy), (f1s, found.macro_f1)):
+    f1 = Fraction(found.macro_f1.value, UNITS)
+    middle = sorted(f1s)[100]
+    centred = [min(Fraction(1), max(Fraction(0), value + f1 - middle)) for value in f1s]
+    for values, estimate in ((accuracies, found.accuracy), (centred, found.macro_f1)):
         values.sort()
-        assert abs(estimate.low - values[5] * UNITS) <= Fraction(51, 100)
-        assert abs(estimate.high - values[194] * UNITS) <= Fraction(51, 100)
+        assert abs(estimate.low - values[5] * UNITS) <= 1
+        assert abs(estimate.high - values[194] * UNITS) <= 1
+
+
+def test_the_interval_of_macro_f1_holds_the_figure_even_with_few_examples_a_label() -> None:
+    rng = np.random.default_rng(3)
+    gold = rng.integers(0, 30, 50)
+    predicted = np.where(rng.random(50) < 0.1, gold, rng.integers(0, 30, 50))
+    found = score(gold, predicted, ["sw"] * 50).languages["sw"].macro_f1
+    assert found.low <= found.value <= found.high
 
 
 def test_an_interval_of_accuracy_is_as_wide_as_the_binomial_says() -> None:

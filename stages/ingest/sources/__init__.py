@@ -1,7 +1,8 @@
 """The kinds of source, one module each: a new kind is a new file and a line here.
 
-A module has `Config` (a `SourceConfig` with its own literal `kind`), `slices(file, config, max_bytes)` and `read(open_raw, file,
-part, config)`, which yields records, pairs and damage in the order of the file. Importing one is cheap: its libraries are imported
+A module has `Config` (a `SourceConfig` with its own literal `kind`), `slices(file, config, max_bytes)`, `read(open_raw, file,
+part, config)`, which yields records, pairs and damage in the order of the file, and `languages_of(file, config)`: the languages that the
+file's records can have, or None where each record may say its own (then a language added to the pipeline reads the file again). Importing one is cheap: its libraries are imported
 when it reads.
 """
 

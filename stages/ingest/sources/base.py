@@ -59,6 +59,12 @@ def compression_for(file: SourceFile, config: SourceConfig) -> Compression:
     return compression_of(file.name, config.compression if config.compression != "auto" else file.compression)
 
 
+def stated_languages(file: SourceFile, config: SourceConfig) -> tuple[str, ...]:
+    """The one language of all records of a file, where the settings or the path state it; empty where nothing does."""
+    lang = config.lang or file.lang
+    return () if lang is None else (lang,)
+
+
 def byte_slices(file: SourceFile, max_bytes: int) -> list[Slice]:
     """Equal ranges of `max_bytes`; at least one, and the last is open so that a file that grew is not read short in silence."""
     starts = range(0, max(file.size, 1), max(max_bytes, 1))

@@ -60,6 +60,11 @@ class Config(SourceConfig):
     """Largest file, in decompressed bytes; a larger one is quarantined."""
 
 
+def languages_of(file: SourceFile, config: Config) -> tuple[str, ...] | None:
+    """The file's own language; None where `lang_attribute` lets each record say its own."""
+    return None if config.lang_attribute is not None else stated_languages(file, config)
+
+
 def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
     """The whole file."""
     return [Slice()]

@@ -36,6 +36,11 @@ class Config(SourceConfig):
     """Key of the document's own licence."""
 
 
+def languages_of(file: SourceFile, config: Config) -> tuple[str, ...] | None:
+    """The file's own language; None where `lang_field` lets each record say its own."""
+    return None if config.lang_field is not None else stated_languages(file, config)
+
+
 def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
     """Byte ranges of at most `max_bytes`, or the whole of a compressed file."""
     return line_slices(file, config, max_bytes)

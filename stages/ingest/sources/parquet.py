@@ -39,6 +39,11 @@ class Config(SourceConfig):
     """Column of the document's own licence."""
 
 
+def languages_of(file: SourceFile, config: Config) -> tuple[str, ...] | None:
+    """The file's own language; None where `lang_column` lets each record say its own."""
+    return None if config.lang_column is not None else stated_languages(file, config)
+
+
 def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
     """Byte ranges; each owns the row groups that start in it, which may be none."""
     return byte_slices(file, max_bytes)

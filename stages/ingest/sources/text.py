@@ -31,6 +31,11 @@ class Config(SourceConfig):
     """What a document is: a line, the lines between blank lines, or the whole file."""
 
 
+def languages_of(file: SourceFile, config: Config) -> tuple[str, ...] | None:
+    """The file's own language."""
+    return stated_languages(file, config)
+
+
 def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
     """Byte ranges of at most `max_bytes`, or the whole file where it cannot be cut."""
     return [Slice()] if config.documents == "file" else line_slices(file, config, max_bytes)

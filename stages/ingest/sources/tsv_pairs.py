@@ -77,6 +77,18 @@ def _sides(config: Config, lang: str | None) -> tuple[str, str]:
     return a, b
 
 
+def languages_of(file: SourceFile, config: Config) -> tuple[str, ...] | None:
+    """Those of the two sides."""
+    return _languages(file, config)
+
+
+def _languages(file: SourceFile, config: Config) -> tuple[str, str]:
+    try:
+        return _sides(config, file.lang)
+    except ValueError as error:
+        raise ConfigError(f"source {file.name}: {error}") from None
+
+
 def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
     """Byte ranges of at most `max_bytes`, or the whole of a compressed file."""
     return line_slices(file, config, max_bytes)
@@ -88,10 +100,7 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
     Raises:
         ConfigError: the file's language is not known.
     """
-    try:
-        lang_a, lang_b = _sides(config, file.lang)
-    except ValueError as error:
-        raise ConfigError(f"source {file.name}: {error}") from None
+    lang_a, lang_b = _languages(file, config)
     with open_raw() as raw:
         for item in lines_in(raw, file, part, config):
             if isinstance(item, Damaged):
