@@ -67,7 +67,8 @@ class _Watcher:
             if records:
                 last = records[-1]
                 losses = [f"{name} {value:.3f}" for name, value in last.items() if name.endswith("loss")]
-                note = f"{', '.join(losses)}, {last.get('tokens_per_second', 0.0):.0f} tokens/s"
+                rate = next((value for name, value in last.items() if name.endswith("tokens_per_second")), 0.0)
+                note = ", ".join([*losses, f"{rate:.0f} tokens/s"])
                 self._progress.update(int(last["step"]), note)
             else:
                 self._progress.update(self._progress.done)
