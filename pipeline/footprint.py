@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any
 
 EVERY_S = 1.0
+FRESH_S = 10.0
 
 
 def tree_pss_bytes(root: Any) -> int:
@@ -21,10 +22,26 @@ def tree_pss_bytes(root: Any) -> int:
         return 0
     for process in processes:
         try:
-            total += int(process.memory_full_info().pss)
+            total += _pss_bytes(process)
         except psutil.Error:
             continue
     return total
+
+
+_known: dict[tuple[int, float], tuple[int, int, float]] = {}
+"""(pid, start time) -> (RSS, PSS, time) at the last full reading."""
+
+
+def _pss_bytes(process: Any) -> int:
+    """PSS of one process. Reading it walks all its pages, so it is read anew only when the cheap RSS has moved, or after `FRESH_S`."""
+    rss, key = int(process.memory_info().rss), (int(process.pid), float(process.create_time()))
+    seen = _known.get(key)
+    now = time.monotonic()
+    if seen is not None and abs(rss - seen[0]) <= max(rss // 100, 1 << 20) and now - seen[2] < FRESH_S:
+        return seen[1]
+    pss = int(process.memory_full_info().pss)
+    _known[key] = (rss, pss, now)
+    return pss
 
 
 class Footprint:

@@ -189,13 +189,15 @@ def _verdict(scored: Mapping[str, Scores]) -> str:
     group = "zero_shot" if "zero_shot" in scored["model"].groups else "all"
     where = "in languages it was not fine-tuned on" if group == "zero_shot" else "over all languages"
     mine = scored["model"].groups[group].accuracy
-    worse = []
-    for name in ("majority", "untrained"):
-        if name in scored and mine.low <= scored[name].groups[group].accuracy.high:
-            worse.append({"majority": "always giving the majority class", "untrained": "the same encoder without pretraining"}[name])
-    if worse:
-        return f"The model is no better {where} than {' or than '.join(worse)}: the 95% intervals meet."
-    return f"The model is better {where} than each baseline, with 95% intervals apart."
+    names = {"majority": "always giving the majority class", "untrained": "the same encoder without pretraining"}
+    theirs = {name: scored[name].groups[group].accuracy for name in names if name in scored}
+    worse = [names[name] for name, other in theirs.items() if mine.high < other.low]
+    alike = [names[name] for name, other in theirs.items() if mine.low <= other.high and mine.high >= other.low]
+    parts = [f"worse than {' and '.join(worse)}"] if worse else []
+    parts += [f"no better than {' and '.join(alike)} (the 95% intervals meet)"] if alike else []
+    if not parts:
+        return f"The model is better {where} than each baseline, with 95% intervals apart."
+    return f"The model is {where} {', and '.join(parts)}."
 
 
 def _plots(plain: Mapping[str, Any], output: Output) -> None:
