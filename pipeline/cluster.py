@@ -47,9 +47,9 @@ class TaskRaised(StageError):  # noqa: N818 - named for what happened
 
 
 class WorkerDied(StageError):  # noqa: N818
-    """The process died, or was killed. `reason` is "crash", "memory", "cancelled" or, of a gang's rank, "hung"."""
+    """The process died, or was killed. `reason` is "crash", "memory", "cancelled" or, of a gang's rank, "hung"; "unknown" stays inside `pipeline.gang`."""
 
-    reason: Literal["crash", "memory", "cancelled", "hung"]
+    reason: Literal["crash", "memory", "cancelled", "hung", "unknown"]
 
 
 class NodeLost(StageError):  # noqa: N818
@@ -98,11 +98,12 @@ class Node:
 class Cluster:
     """An open connection to Ray; a context manager that undoes what `open` did, and no more."""
 
-    def __init__(self, settings: ClusterSettings, *, is_local: bool, cleanup: contextlib.ExitStack) -> None:
+    def __init__(self, settings: ClusterSettings, *, folder: Path | None, cleanup: contextlib.ExitStack) -> None:
         self.settings = settings
-        self.is_local = is_local
+        self.is_local = folder is not None
+        self._folder = folder
         self._cleanup = cleanup
-        self._source_root = str(package_root("pipeline")) if is_local else None
+        self._source_root = str(package_root("pipeline")) if self.is_local else None
         self._nodes = _alive_nodes()
         asked = settings.workers if isinstance(settings.workers, int) else settings.workers[1]
         cores = sum(node.cpus for node in self._nodes)
@@ -132,9 +133,10 @@ class Cluster:
             with kept_signal_handlers():
                 if address:
                     join(address, code=code, cleanup=cleanup)
+                    folder = None
                 else:
-                    start_local(_local_cpus(settings), temp_dir, cleanup=cleanup)
-            return cls(settings, is_local=not address, cleanup=cleanup)
+                    folder = start_local(_local_cpus(settings), temp_dir, cleanup=cleanup)
+            return cls(settings, folder=folder, cleanup=cleanup)
         except BaseException:
             cleanup.close()
             raise
@@ -305,7 +307,7 @@ class Cluster:
             workers=workers,
             size=size,
             name=name,
-            storage=storage,
+            storage=storage or (None if self._folder is None else str(self._folder)),  # swept with it, should we be killed
             deadline_s=deadline,
             on_poll=on_poll,
             source_root=self._source_root,

@@ -36,8 +36,8 @@ _OBJECT_STORE_BYTES = 200_000_000  # results are small records; text and tokens 
 _MAX_RAY_FOLDER_LENGTH = 43  # a socket's path has at most 107 bytes, of which Ray appends 64
 
 
-def start_local(num_cpus: int, temp_dir: Path | None, *, cleanup: contextlib.ExitStack) -> None:
-    """Start Ray on the loopback interface, with a fresh token that only this user can read."""
+def start_local(num_cpus: int, temp_dir: Path | None, *, cleanup: contextlib.ExitStack) -> Path:
+    """Start Ray on the loopback interface, with a fresh token that only this user can read; return its private folder."""
     folder = _private_folder(temp_dir, cleanup)
     token = folder / "token"
     with os.fdopen(os.open(token, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
@@ -70,6 +70,7 @@ def start_local(num_cpus: int, temp_dir: Path | None, *, cleanup: contextlib.Exi
         ray.shutdown()
         raise PreflightError(f"Ray could not be started on this machine: {first_line(error)}") from error
     cleanup.callback(ray.shutdown, wait_for_processes=True)
+    return folder
 
 
 def join(address: str, *, code: bool, cleanup: contextlib.ExitStack) -> None:

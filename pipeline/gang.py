@@ -53,6 +53,7 @@ logger = logging.getLogger(__name__)
 
 _POLL_S = 1.0
 _ABORT_TIMEOUT_S = 30.0
+_NODE_DEATH_TIMEOUT_S = 30.0  # Ray's own health check takes 20 s to give up a node
 _one_at_a_time = threading.Lock()
 
 
@@ -197,6 +198,7 @@ def _values(trainer: _Trainer, workers: int, name: str, deadline_s: float, on_po
         except BaseException as error:  # noqa: BLE001 - raised again on the thread that waits
             failure.append(error)
 
+    nodes = _alive_nodes()
     thread = threading.Thread(target=fit, name=f"fit {name}", daemon=True)
     thread.start()
     try:
@@ -208,7 +210,10 @@ def _values(trainer: _Trainer, workers: int, name: str, deadline_s: float, on_po
         _free_places()
         raise
     if failure:
-        raise classify(name, failure[0]) from failure[0]
+        verdict = classify(name, failure[0])
+        if isinstance(verdict, WorkerDied) and verdict.reason == "unknown":
+            verdict = _lost_or_dead(verdict, nodes)
+        raise verdict from failure[0]
     values = json.loads(outcome[0].return_value)
     assert len(values) == workers
     return list(values)
@@ -238,11 +243,28 @@ def _watch(thread: threading.Thread, name: str, deadline_s: float, on_poll: Call
             raise WorkerDied(f"{name}: no progress for {deadline_s:g} s", reason="hung")
 
 
+def _alive_nodes() -> set[str]:
+    return {entry["NodeID"] for entry in ray.nodes() if entry["Alive"]}
+
+
+def _lost_or_dead(verdict: WorkerDied, nodes: set[str]) -> PipelineError:
+    """Wait until Ray has had time to miss a node, then say whether it was one, of those alive at the launch."""
+    end = time.monotonic() + _NODE_DEATH_TIMEOUT_S
+    while time.monotonic() < end and len(nodes) > 1:
+        if not nodes <= _alive_nodes():
+            return NodeLost(f"{verdict}: its node is gone")
+        time.sleep(_POLL_S)
+    return WorkerDied(f"{verdict} (killed, or crashed in native code)", reason="crash")
+
+
 def classify(name: str, error: BaseException) -> PipelineError:
     """Say what happened to the gang, as one of our errors."""
     if isinstance(error, ray.train.WorkerGroupError):
         found = [_of_rank(name, rank, failure) for rank, failure in sorted(error.worker_failures.items())]
-        return min(found, key=_importance)  # the first of the lowest ranks among equals
+        first = min(found, key=_importance)  # the lowest rank's among equals
+        if isinstance(first, PeerLostError):  # whoever caused it has not been heard of
+            return WorkerDied(str(first), reason="unknown")
+        return first
     if isinstance(error, PreemptionError):
         return NodeLost(f"{name}: a node of the gang was preempted")
     if isinstance(error, ray.train.ControllerError):
@@ -265,6 +287,8 @@ def _of_rank(name: str, rank: int | None, error: BaseException) -> PipelineError
     if isinstance(error, PipelineError):
         return error
     text = str(error)
+    if isinstance(error, exceptions.ActorUnavailableError):  # said at once, before Ray knows whether process or node is gone
+        return WorkerDied(f"{who}: its process died", reason="unknown")
     if isinstance(error, exceptions.RayActorError):
         if error.preempted or "node has died" in text or "node was terminated" in text:
             return NodeLost(f"{who}: its node is gone")

@@ -80,7 +80,8 @@ class Manifest:
             "ledgers": dict(self.ledgers),
             "counts": dict(self.counts),
         }
-        return {"content": content, "record": dict(self.record), "content_sha256": digest(content)}
+        record = dict(self.record)
+        return {"content": content, "record": record, "content_sha256": digest(content), "record_sha256": digest(record)}
 
     def entries(self) -> Iterator[Published]:
         """Every file that the manifest names."""
@@ -110,7 +111,7 @@ def load(storage: Storage, path: str) -> Manifest | None:
         return None
     try:
         content = plain["content"]
-        if digest(content) != plain["content_sha256"]:
+        if digest(content) != plain["content_sha256"] or digest(plain["record"]) != plain["record_sha256"]:
             raise IntegrityError(f"{storage.url(path)}: damaged: its content does not match its own digest", path=path)
         outputs = {
             slot: SlotContent(

@@ -42,7 +42,7 @@ def bars(
             axes.bar(names, heights, bottom=base, label=layer)
             base = [a + b for a, b in zip(base, heights, strict=True)]
         axes.legend(fontsize=7, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    axes.set_title(title)
+    axes.set_title(title, loc="left")
     axes.set_ylabel(ylabel)
     axes.tick_params(axis="x", rotation=90, labelsize=6)
     axes.margins(x=0.01)
@@ -64,7 +64,7 @@ def curves(
         axes.plot(x, y, label=name, linewidth=1.2, marker="." if len(x) < 30 else None)
     for number, (name, value) in enumerate((lines or {}).items()):
         axes.axhline(value, linestyle="--", linewidth=0.9, color=f"C{number + len(series)}", label=name)
-    axes.set_title(title)
+    axes.set_title(title, loc="left")
     axes.set_xlabel(xlabel)
     axes.set_ylabel(ylabel)
     if len(series) + len(lines or {}) > 1:
@@ -85,7 +85,7 @@ def intervals(
     for number, (name, value) in enumerate((lines or {}).items()):
         axes.axvline(value, linestyle="--", linewidth=0.9, color=f"C{number + 1}", label=name)
     axes.set_yticks(range(len(names)), names, fontsize=6)
-    axes.set_title(title)
+    axes.set_title(title, loc="left")
     axes.set_xlabel(xlabel)
     axes.margins(y=0.01)
     if lines:

@@ -19,7 +19,6 @@ import contextlib
 import json
 import logging
 import os
-import re
 import threading
 import time
 import uuid
@@ -29,6 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.errors import PreflightError, StageError
+from pipeline.figures import as_tags, flatten, quoted, safe_name, scrubbed
 from pipeline.outbox import Courier, Session, UnreachableError, exclusive
 from pipeline.storage import without_userinfo
 
@@ -41,9 +41,6 @@ CHAMPION, CHALLENGER = "champion", "challenger"
 
 _METRICS_A_BATCH = 1000
 _PARAMS_A_BATCH = 50  # MLflow takes 100, but no request above 1 MB
-_MAX_PARAM_LENGTH = 6000
-_MAX_TAG_LENGTH = 8000
-_MAX_NAME_LENGTH = 250
 _MAX_DATASET_DIGEST_LENGTH = 36
 _WAIT_S = 60.0
 _CLOSE_S = 60.0
@@ -136,7 +133,7 @@ class Tracking:
         return self._start(Run(uuid.uuid4().hex, name, parent.pipeline), parent, tags, params)
 
     def _start(self, run: Run, parent: Run | None, tags: Mapping[str, object], params: Mapping[str, object]) -> Run:
-        kept = {PIPELINE_TAG: run.pipeline, KEY_TAG: run.key, "mlflow.source.name": "xlm-pipeline", **_tags(tags)}
+        kept = {PIPELINE_TAG: run.pipeline, KEY_TAG: run.key, "mlflow.source.name": "xlm-pipeline", **as_tags(tags)}
         above = None if parent is None else parent.key
         self._send({"do": "start", "run": run.key, "parent": above, "name": run.name, "tags": kept, "at_ms": _now_ms()})
         self.log_params(run, params)
@@ -149,7 +146,7 @@ class Tracking:
     def set_tags(self, run: Run, tags: Mapping[str, object]) -> None:
         """Set tags, over those of the same names."""
         if tags:
-            self._send({"do": "tags", "run": run.key, "tags": _tags(tags)})
+            self._send({"do": "tags", "run": run.key, "tags": as_tags(tags)})
 
     def log_metrics(self, run: Run, rows: Iterable[MetricRow]) -> None:
         """Log figures; characters that MLflow refuses in a name are replaced (`recall@1` becomes `recall_at_1`)."""
@@ -193,7 +190,7 @@ class Tracking:
         try:
             with _reaching():
                 client, experiment_id = self._client()
-                query = f"tags.`{PIPELINE_TAG}` = '{_quoted(pipeline)}' and attributes.status = 'RUNNING'"
+                query = f"tags.`{PIPELINE_TAG}` = '{quoted(pipeline)}' and attributes.status = 'RUNNING'"
                 found = client.search_runs([experiment_id], query, max_results=1000)
         except Exception as error:  # noqa: BLE001 - figures are not worth a run
             logger.warning("MLflow (%s): open runs could not be looked for: %s", self.shown_uri, error)
@@ -213,7 +210,7 @@ class Tracking:
         A version that carries the same tags is taken instead of a new one, so a rerun changes nothing: let the model's digest be
         among them. None says that MLflow cannot be reached; it is then registered when it can.
         """
-        record = {"do": "register", "run": run.key, "name": name, "folder": artifact_folder, "tags": _tags(tags)}
+        record = {"do": "register", "run": run.key, "name": name, "folder": artifact_folder, "tags": as_tags(tags)}
         if self.flush():
             try:
                 return self._register(self._courier.session, record)
@@ -231,9 +228,9 @@ class Tracking:
         Raises:
             StageError: MLflow cannot say.
         """
-        wanted = _tags(tags)
+        wanted = as_tags(tags)
         with self._deciding(f"looking for {name}") as client:
-            for version in client.search_model_versions(f"name = '{_quoted(name)}'", max_results=1000):
+            for version in client.search_model_versions(f"name = '{quoted(name)}'", max_results=1000):
                 if all(version.tags.get(tag) == value for tag, value in wanted.items()):
                     return int(version.version)
         return None
@@ -294,7 +291,7 @@ class Tracking:
     # Delivery, on the courier's thread --------------------------------------------------------------------------
 
     def _send(self, record: Mapping[str, Any]) -> None:
-        self._courier.send(_scrubbed(record))
+        self._courier.send(scrubbed(record))
 
     def _client(self) -> tuple[Any, str]:
         """MLflow's client and the experiment's id, made when first needed.
@@ -363,62 +360,12 @@ class Tracking:
             name, tags = record["name"], record["tags"]
             with contextlib.suppress(MlflowException):  # it is there already; if not, the next line says so
                 client.create_registered_model(name)
-            for version in client.search_model_versions(f"name = '{_quoted(name)}'", max_results=1000):
+            for version in client.search_model_versions(f"name = '{quoted(name)}'", max_results=1000):
                 if tags and all(version.tags.get(tag) == value for tag, value in tags.items()):
                     return int(version.version)
             source = f"{client.get_run(known['id']).info.artifact_uri}/{record['folder']}"
             made = client.create_model_version(name, source, known["id"], tags={**tags, STATUS_TAG: "pending"}, await_creation_for=0)
             return int(made.version)
-
-
-# Names and values -----------------------------------------------------------------------------------------------
-
-
-def safe_name(name: str) -> str:
-    """Return a name that MLflow takes: letters, digits, `_ - . : /` and spaces, no empty or dotted part, 250 characters."""
-    plain = re.sub(r"[^\w\-. :/]", "_", name.replace("@", "_at_").replace("=", "-"))
-    parts = [part for part in plain.split("/") if part.strip(".")]
-    return ("/".join(parts) or "_")[:_MAX_NAME_LENGTH]
-
-
-def flatten(params: Mapping[str, object]) -> dict[str, str]:
-    """Return nested settings as dotted names and texts of at most 6,000 characters."""
-    flat: dict[str, str] = {}
-    for name, value in params.items():
-        if isinstance(value, Mapping) and value:
-            flat.update({safe_name(f"{name}.{inner}"): text for inner, text in flatten(value).items()})
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            flat[safe_name(str(name))] = _cut(text, _MAX_PARAM_LENGTH)
-    return flat
-
-
-def _tags(tags: Mapping[str, object]) -> dict[str, str]:
-    return {safe_name(str(name)): _cut(str(without_userinfo(str(value))), _MAX_TAG_LENGTH) for name, value in tags.items()}
-
-
-def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _scrubbed(value: Any) -> Any:
-    if isinstance(value, str):
-        return without_userinfo(value)
-    if isinstance(value, Mapping):
-        return {name: _scrubbed(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_scrubbed(part) for part in value]
-    return value
-
-
-def _quoted(text: str) -> str:
-    if "'" in text or "`" in text:
-        raise ValueError(f"{text!r} holds a quote, which MLflow's search cannot take")
-    return text
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)
 
 
 # MLflow's side --------------------------------------------------------------------------------------------------
@@ -522,6 +469,10 @@ def make_sqlite_store(path: Path, artifacts: str) -> None:
         store = SqlAlchemyStore(f"sqlite:///{temporary}", artifacts)
         store._dispose_engine()
         temporary.replace(path)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
 
 
 def _quiet() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import psutil
 import pytest
 
-from pipeline.cluster import Cluster, ClusterSettings, TaskRaised, WorkerDied
-from pipeline.errors import EmptyCorpusError, PreflightError
+from pipeline.cluster import Cluster, ClusterSettings, NodeLost, TaskRaised, WorkerDied
+from pipeline.errors import EmptyCorpusError, PreflightError, StageError
 
 HERE = "tests.test_gang"
 
@@ -177,8 +177,15 @@ def test_a_stopped_rank_is_found_within_the_deadline_and_killed(cluster: Cluster
 
 @pytest.mark.slow
 def test_no_progress_by_the_drivers_measure_is_a_hang(cluster: Cluster, tmp_path: Path) -> None:
-    with pytest.raises(WorkerDied, match="no progress for 15 s") as caught:
-        cluster.launch_gang(f"{HERE}:wait_for_ever", {"folder": str(tmp_path)}, workers=1, name="hang", deadline_s=15, on_poll=lambda: 7)
+    with pytest.raises(WorkerDied, match="no progress for 10 s") as caught:
+        cluster.launch_gang(
+            f"{HERE}:wait_for_ever",
+            {"folder": str(tmp_path)},
+            workers=1,
+            name="hang",
+            deadline_s=10,
+            on_poll=lambda: 7 if any(tmp_path.iterdir()) else None,
+        )
     assert caught.value.reason == "hung"
     assert all_gone(tmp_path)
 
@@ -207,3 +214,24 @@ def test_an_interruption_stops_the_gang_and_frees_its_places(cluster: Cluster, t
 def test_a_gang_too_large_for_the_cluster_is_refused_before_it_starts(cluster: Cluster) -> None:
     with pytest.raises(PreflightError, match=r"pretrain needs 3 worker\(s\)"):
         cluster.launch_gang(f"{HERE}:add_up", {}, workers=3, name="pretrain")
+
+
+def test_the_cause_of_a_failure_speaks_before_its_consequences() -> None:
+    import ray.train
+    from ray import exceptions
+
+    from pipeline.gang import PeerLostError, classify
+
+    peer = PeerLostError("Connection closed by peer")
+    other = TaskRaised("KeyError", error=StageError("KeyError"), traceback="")
+    purpose = EmptyCorpusError("nothing is left")
+    dead = exceptions.ActorDiedError()
+    lost = exceptions.RayActorError(error_msg="The actor died because its node has died.")
+    ladder: list[tuple[BaseException, type[StageError]]] = [
+        (peer, WorkerDied), (other, TaskRaised), (purpose, EmptyCorpusError), (dead, WorkerDied), (lost, NodeLost)
+    ]  # fmt: skip
+    for height, (cause, kind) in enumerate(ladder):
+        below = [failure for failure, _ in ladder[:height]]
+        for failures in ([*below, cause], [cause, *below]):
+            error = ray.train.WorkerGroupError("failed", dict(enumerate(failures)))
+            assert type(classify("x", error)) is kind

@@ -21,7 +21,8 @@ import pytest
 
 from pipeline import tracking as module
 from pipeline.errors import PreflightError, StageError
-from pipeline.tracking import Tracking, flatten, safe_name
+from pipeline.figures import flatten, safe_name
+from pipeline.tracking import Tracking
 
 ROOT = Path(__file__).resolve().parent.parent
 

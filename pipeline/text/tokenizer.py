@@ -71,8 +71,8 @@ def train(
     """
     if size < 8:
         raise ConfigError(f"vocabulary size is {size}; it must hold 4 specials, <mask> and some pieces: give at least 8")
-    if not 0.9 <= character_coverage <= 1.0:
-        raise ConfigError(f"character_coverage is {character_coverage}; allowed is 0.9 to 1.0")
+    if not 0.98 <= character_coverage <= 1.0:
+        raise ConfigError(f"character_coverage is {character_coverage}; allowed is 0.98 to 1.0 (as sentencepiece has it)")
     if threads < 1:
         raise ConfigError(f"threads is {threads}; give at least 1")
     words = _checked(counts)

@@ -68,6 +68,9 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     absent = missing_languages(config, [file for file, _ in context.sources], context.languages)
     if absent:
         warnings.append(f"no file for {', '.join(absent)}: nothing can be learnt of them")
+    wordless = _wordless(config, [file for file, _ in context.sources], ledger)
+    if wordless:
+        warnings.append(f"no text in the files of {', '.join(wordless)}: nothing can be learnt of them")
     if not shards and not output.shards.get("bitext"):
         reasons = (
             ", ".join(f"{reason} {count}" for reason, count in {**ledger.dropped, **ledger.quarantined}.items()) or "the sources are empty"
@@ -79,6 +82,12 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     if config.pivot is not None:
         ledgers["pairs"] = _pair(config.pivot, shards, output, context)
     return Summary(ledgers=ledgers, counts=counts, warnings=warnings)
+
+
+def _wordless(config: Config, files: list[Source], ledger: Ledger) -> list[str]:
+    """Languages that have files of their own, pairs aside, of which no document was kept; sorted."""
+    held = {file.lang for file in files if file.lang is not None and config.sources[int(file.name.partition("/")[0])].kind != "tsv-pairs"}
+    return sorted(lang for lang in held if lang not in ledger.accounts or not ledger.accounts[lang].kept)
 
 
 def _judge(context: Context, path: str, ledger: Ledger, size: int, damaged: int, damage: list[Shard]) -> list[str]:
@@ -129,8 +138,10 @@ def _units(config: Config, number: int, files: list[tuple[Source, str]], languag
 
 
 def _wanted(possible: tuple[str, ...] | None, languages: tuple[str, ...]) -> list[str]:
-    """The pipeline's languages that a file's records can have: a unit hangs on no others, so that a language more in the file costs no reading anew."""
-    return list(languages) if possible is None else sorted({code for lang in possible if (code := _code(lang)) in languages and code is not None})
+    """The pipeline's languages that a file's records can have. A unit's key sees no others, so that a language more in the pipeline reads nothing again."""
+    if possible is None:
+        return sorted(languages)
+    return sorted({code for lang in possible if (code := _code(lang)) is not None and code in languages})
 
 
 def _group_unit(group: list[tuple[Source, str]], wanted: list[str]) -> Iterator[Unit]:

@@ -37,7 +37,7 @@ class Config(Section):
     """Exponent of the sampling over languages: 1 as in the corpus, 0 all alike (XLM-R 0.3)."""
     byte_fallback: bool = True
     """Spend 256 ids so that no text is unknown."""
-    coverage: float = Field(0.9995, ge=0.9, le=1)
+    coverage: float = Field(0.9995, ge=0.98, le=1)
     """Share of characters, over the weighted mix, that get an id of their own."""
     language_coverage: float = Field(0.999, ge=0, le=1)
     """Share of characters that gets ids within each language on its own, so that no rare script is left to bytes."""

@@ -125,7 +125,13 @@ def run(file: Path, *args: str, env: Mapping[str, str] | None = None, timeout: f
     """Run the command line to its end; `file` is the pipeline file or its folder."""
     file = file / "pipeline.yaml" if file.is_dir() else file
     return subprocess.run(
-        command(file, *args), cwd=file.parent, env=environment(env), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
+        command(file, *args),
+        cwd=file.parent,
+        env=environment(env),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
     )
 
 

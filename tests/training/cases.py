@@ -1,6 +1,6 @@
 """A tiny feed and a tiny run, for tests on one rank and on several."""
 
-# ruff: noqa: N815 - fields carry shape suffixes
+
 from __future__ import annotations
 
 import dataclasses

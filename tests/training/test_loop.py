@@ -1,4 +1,4 @@
-# ruff: noqa: N815 - fields carry shape suffixes
+
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -26,7 +26,7 @@ from pipeline.config import NonEmpty
 from pipeline.errors import ConfigError
 from stages.ingest.enumerators import without_enumerator, without_heading
 from stages.ingest.records import Damaged, Record, Slice, SourceFile
-from stages.ingest.sources.base import OpenRaw, SourceConfig, chunks_of
+from stages.ingest.sources.base import OpenRaw, SourceConfig, chunks_of, stated_languages
 from stages.ingest.streams import decode, whole
 
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")

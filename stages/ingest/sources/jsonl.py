@@ -15,7 +15,7 @@ from typing import Any, Literal, NoReturn
 
 from pipeline.config import NonEmpty
 from stages.ingest.records import Damaged, Record, Slice, SourceFile
-from stages.ingest.sources.base import OpenRaw, SourceConfig, line_slices, lines_in
+from stages.ingest.sources.base import OpenRaw, SourceConfig, line_slices, lines_in, stated_languages
 from stages.ingest.streams import decode, has_lone_surrogate
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from pipeline.config import NonEmpty
 from pipeline.errors import ConfigError
 from stages.ingest.records import Damaged, Record, Slice, SourceFile
-from stages.ingest.sources.base import OpenRaw, SourceConfig, byte_slices, compression_for
+from stages.ingest.sources.base import OpenRaw, SourceConfig, byte_slices, compression_for, stated_languages
 from stages.ingest.streams import decode
 
 _BATCH_ROWS = 256  # a dictionary-encoded batch may hold one long text in each row

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
 from stages.ingest.records import Damaged, Record, Slice, SourceFile
-from stages.ingest.sources.base import OpenRaw, SourceConfig, chunks_of, line_slices, lines_from, lines_in
+from stages.ingest.sources.base import OpenRaw, SourceConfig, chunks_of, line_slices, lines_from, lines_in, stated_languages
 from stages.ingest.streams import decode, whole
 
 _BLANK = b" \t\r\x0b\x0c"
