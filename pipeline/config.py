@@ -339,6 +339,19 @@ def identity_of(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} has no stable form and cannot enter a key; use text, numbers, lists or mappings")
 
 
+def known_names(names: tuple[str, ...], registry: Mapping[str, Any], what: str) -> tuple[str, ...]:
+    """`names`, if each is in the registry; for a field validator.
+
+    Raises:
+        ValueError: one is not; the message names the nearest.
+    """
+    for name in names:
+        if name not in registry:
+            near = difflib.get_close_matches(name, list(registry), n=1)
+            raise ValueError(f"unknown {what} {name!r}" + (f', did you mean "{near[0]}"?' if near else f"; known: {', '.join(registry)}"))
+    return names
+
+
 def environment_names(data: Any) -> set[str]:
     """Every NAME of a `${env:NAME}` in `data`."""
     if isinstance(data, str):

@@ -15,7 +15,6 @@ with its number, since a task whose lines went missing unseen scores another tes
 Legend: E examples, B rows of a batch, T places, N tokens of all examples.
 """
 
-
 from __future__ import annotations
 
 import csv

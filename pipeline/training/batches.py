@@ -12,7 +12,6 @@ does not, which makes loss and gradient independent of ranks and accumulation.
 Legend: B rows of a micro-batch, T places, M predictions, R rows of a packing, S spans.
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping

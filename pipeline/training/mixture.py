@@ -16,7 +16,6 @@ arithmetic, since `pow` of the C library may differ in the last bit from one mac
 Legend: N samples asked for, L languages in code order.
 """
 
-
 from __future__ import annotations
 
 from collections.abc import Mapping

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.artifacts import BITEXT, DOCUMENTS
-from pipeline.config import Section
+from pipeline.config import Section, known_names
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from stages.clean.rules import RULES
 
 VERSION = 1
 LIBRARIES = ("pycld2", "py3langid", "pyarrow")
@@ -26,6 +27,11 @@ class Config(Section):
 
     rules: tuple[str, ...] = Field(("markup", "normalise"), min_length=1)
     """Text rules in the order in which they are applied; see stages/clean/rules."""
+
+    @field_validator("rules")
+    @classmethod
+    def _rules_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return known_names(names, RULES, "rule")
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

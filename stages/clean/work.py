@@ -21,7 +21,6 @@ from stages.clean.rules import Rule, load
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
     """Clean all shards; see the package."""
-    load(config.rules)
     settings = {"rules": list(config.rules)}
     ledgers: dict[str, Ledger] = {}
     changed: dict[str, int] = {}

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, EXAMPLES, HELDOUT, PAIR_DECISIONS
-from pipeline.config import Section
+from pipeline.config import Section, known_names
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from stages.dedup.rules import RULES
 
 VERSION = 1
 LIBRARIES = ("numpy", "pyarrow", "pycld2", "py3langid")
@@ -89,6 +90,12 @@ class Config(Section):
 
     rules: tuple[str, ...] = ("length", "repetition", "language")
     """Decision rules in the order in which they are asked; see stages/dedup/rules."""
+
+    @field_validator("rules")
+    @classmethod
+    def _rules_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        return known_names(names, RULES, "rule")
+
     length: LengthRule = LengthRule()
     """Bounds on length."""
     repetition: RepetitionRule = RepetitionRule()

@@ -35,7 +35,6 @@ WHOLE = -1
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
     """Decide on all documents and pairs; see the package."""
-    load(config.rules)
     contaminants = _contaminants(config, inputs, context)
     side = contaminants.files["contaminants"]
     held = contaminants.counts

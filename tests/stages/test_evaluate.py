@@ -17,7 +17,12 @@ def scored(value: int, low: int, high: int) -> Scores:
     ("model", "majority", "untrained", "said"),
     [
         ((50, 45, 55), (10, 8, 12), (20, 18, 22), "better in languages it was not fine-tuned on than each baseline"),
-        ((10, 8, 12), (11, 9, 13), (20, 18, 22), "worse than the same encoder without pretraining, and no better than always giving the majority"),
+        (
+            (10, 8, 12),
+            (11, 9, 13),
+            (20, 18, 22),
+            "worse than the same encoder without pretraining, and no better than always giving the majority",
+        ),
         ((10, 8, 12), (11, 9, 13), (10, 8, 12), "no better than always giving the majority class and the same encoder without pretraining"),
         ((30, 28, 32), (11, 9, 13), (29, 27, 31), "no better than the same encoder without pretraining (the 95% intervals meet)"),
     ],

@@ -1,6 +1,5 @@
 """A tiny feed and a tiny run, for tests on one rank and on several."""
 
-
 from __future__ import annotations
 
 import dataclasses

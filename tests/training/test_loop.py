@@ -1,4 +1,3 @@
-
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path

@@ -14,7 +14,6 @@ Masks are a pure function of (seed, sample index, place in the row): the same wh
 Legend: B rows, T places of a row, P most predictions of a row, M = B·P predictions of a batch.
 """
 
-
 from __future__ import annotations
 
 from dataclasses import dataclass

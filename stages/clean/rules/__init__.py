@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 
-from pipeline.errors import ConfigError
 from pipeline.text.languages import Language
 
 RULES = {
@@ -21,12 +20,5 @@ Rule = Callable[[str, Language | None], str]
 
 
 def load(names: tuple[str, ...]) -> list[tuple[str, Rule]]:
-    """The rules of these names, in this order.
-
-    Raises:
-        ConfigError: a name is not registered.
-    """
-    unknown = [name for name in names if name not in RULES]
-    if unknown:
-        raise ConfigError(f"stages.clean.rules: unknown rule {unknown[0]!r}; known: {', '.join(RULES)}")
+    """The rules of these names, in this order; the configuration has checked that they are registered."""
     return [(name, import_module(RULES[name]).apply) for name in names]

@@ -10,8 +10,6 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import Any
 
-from pipeline.errors import ConfigError
-
 RULES = {
     "length": "stages.dedup.rules.length",
     "repetition": "stages.dedup.rules.repetition",
@@ -22,14 +20,7 @@ Rule = Callable[[Mapping[str, Any], Mapping[str, Any]], str | None]
 
 
 def load(names: tuple[str, ...]) -> list[tuple[str, Rule]]:
-    """The rules of these names, in this order.
-
-    Raises:
-        ConfigError: a name is not registered.
-    """
-    unknown = [name for name in names if name not in RULES]
-    if unknown:
-        raise ConfigError(f"stages.dedup.rules: unknown rule {unknown[0]!r}; known: {', '.join(RULES)}")
+    """The rules of these names, in this order; the configuration has checked that they are registered."""
     return [(name, import_module(RULES[name]).reason) for name in names]
 
 

@@ -73,7 +73,8 @@ OUTPUT = {"documents": DOCUMENTS}
 
 def list_inputs(config: Config, context: ListContext) -> list[Source]:
     spellings = {lang: (lang,) for lang in context.languages}
-    return [found for source in config.sources for found in list_sources(str(context.base / source.path), spellings)]
+    places = [context.base_of(("sources", number, "path")) / source.path for number, source in enumerate(config.sources)]
+    return [found for place in places for found in list_sources(str(place), spellings)]
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
