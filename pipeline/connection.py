@@ -86,6 +86,7 @@ def join(address: str, *, code: bool, cleanup: contextlib.ExitStack) -> None:
         runtime_env["py_modules"] = [str(folder) for package in PACKAGES for folder in package_folders(package)[:1]]
     _require_listener(address)
     ray = _import_ray(on_loopback=False)
+    _require_listener(_as_ray_sees(address))
     try:
         ray.init(address=address, runtime_env=runtime_env or None, log_to_driver=False, configure_logging=False)
     except Exception as error:
@@ -95,6 +96,14 @@ def join(address: str, *, code: bool, cleanup: contextlib.ExitStack) -> None:
             f"and is its token here (RAY_AUTH_MODE is {os.environ['RAY_AUTH_MODE']!r})?"
         ) from error
     cleanup.callback(ray.shutdown)
+
+
+def _as_ray_sees(address: str) -> str:
+    """The address that Ray will try: it takes the loopback interface for this machine's own address, where a head on loopback alone never answers."""
+    from ray._private import services
+
+    host, _, port = address.rpartition(":")
+    return address if address == "auto" or not host else f"{services.resolve_ip_for_localhost(host)}:{port}"
 
 
 def _require_listener(address: str) -> None:

@@ -36,12 +36,11 @@ from pipeline.footprint import Footprint
 from pipeline.manifest import Manifest, State
 from pipeline.observer import Observer, status_of
 from pipeline.stage import Context, Grade, Input, NotFetchedError, Output, Summary
-from pipeline.storage import Source, Storage, digest
+from pipeline.storage import ADHOC, Source, Storage, digest
 
 log = logging.getLogger(__name__)
 
-OWNERLESS_S = 3600.0
-"""After so long without a change a temporary folder that names no owner is removed."""
+LINGER_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -160,34 +159,37 @@ def _attempt_folder(storage: Storage) -> Iterator[None]:
     top = Path(storage.root if storage.is_local else storage.cache) / "tmp"
     mine = top / storage.attempt
     for found in sorted(top.iterdir()) if top.is_dir() else []:
+        if found.name == ADHOC or (found.name.endswith(".new") and time.time() - found.stat().st_mtime < 60):
+            continue
         try:
             owner = json.loads((found / "owner.json").read_text())
         except (OSError, ValueError):
+            # An attempt's folder appears with its owner in it: one without was made again by a worker that outlived its driver.
             owner = None
-        # Without an owner it was made again by a worker that outlived its driver, or its driver died in the act.
-        dead = lease.provably_dead(owner) if owner is not None else _age_s(found) > OWNERLESS_S
-        if dead:
+        if owner is None or lease.provably_dead(owner):
             shutil.rmtree(found, ignore_errors=True)
+    made = top / f"{storage.attempt}.new"
     try:
-        mine.mkdir(parents=True, exist_ok=True)
-        (mine / "owner.json").write_text(json.dumps(lease.identity()))
+        made.mkdir(parents=True, exist_ok=True)
+        (made / "owner.json").write_text(json.dumps(lease.identity()))
+        made.rename(mine)
     except OSError as error:
         raise PreflightError(
             f"storage {storage.root} cannot be written: {error.strerror}. Free space or give another folder (storage=…)."
         ) from None
     try:
         yield
+    except BaseException:
+        # Workers die a moment after the driver gave up on them, and one may still begin a file.
+        give_up_at_s = time.monotonic() + LINGER_S
+        while time.monotonic() < give_up_at_s:
+            shutil.rmtree(mine, ignore_errors=True)
+            time.sleep(0.1)
+        raise
     finally:
         shutil.rmtree(mine, ignore_errors=True)
         if not storage.is_local:
             storage.remove(f"tmp/{storage.attempt}")
-
-
-def _age_s(folder: Path) -> float:
-    try:
-        return time.time() - folder.stat().st_mtime
-    except OSError:
-        return 0.0
 
 
 @contextlib.contextmanager

@@ -26,6 +26,8 @@ from urllib.parse import unquote
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError, PreflightError
 from pipeline.failpoint import failpoint
 
+ADHOC = "adhoc"
+"""Attempt of a storage that no run has opened."""
 _CHUNK = 1 << 20
 _TOKEN_FIELDS = (
     "ETag", "etag", "generation", "mtime", "modified", "created", "LastModified", "Last-Modified", "last_modified", "version_id",
@@ -87,10 +89,10 @@ class Storage:
 
     root: str
     cache: str = ""
-    attempt: str = "adhoc"
+    attempt: str = ADHOC
 
     @classmethod
-    def at(cls, root: str, attempt: str = "adhoc") -> Storage:
+    def at(cls, root: str, attempt: str = ADHOC) -> Storage:
         """The storage at a folder or URL.
 
         Raises:

@@ -189,7 +189,8 @@ def test_a_job_that_is_not_taken_is_a_preflight_error(follow: Any) -> None:
 
 def test_the_environment_is_put_back_and_the_address_given_is_the_one_used(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "http://other:8265")
-    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    for name in ("RAY_AUTH_MODE", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"):  # a local Ray in this process sets them
+        monkeypatch.delenv(name, raising=False)
     before = dict(os.environ)
     with job._environment("http://head:8265"):
         assert "RAY_ADDRESS" not in os.environ
