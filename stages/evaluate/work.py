@@ -197,7 +197,7 @@ def _verdict(scored: Mapping[str, Scores]) -> str:
     parts += [f"no better than {' and '.join(alike)} (the 95% intervals meet)"] if alike else []
     if not parts:
         return f"The model is better {where} than each baseline, with 95% intervals apart."
-    return f"The model is {where} {', and '.join(parts)}."
+    return f"{where[0].upper()}{where[1:]}, the model is {', and '.join(parts)}."
 
 
 def _plots(plain: Mapping[str, Any], output: Output) -> None:
