@@ -196,10 +196,10 @@ def status_command(file: Path, overrides: tuple[str, ...], verify: bool, as_json
     """Show the last completed run of each stage: state, artifact, digest, seconds."""
     _logging(verbose)
     with _exit_code(verbose, announce=False):
-        from pipeline import dag, inspection
+        from pipeline import condition, dag
 
         graph = dag.load(file, overrides, registry())
-        rows = inspection.status(graph, verify=verify)
+        rows = condition.status(graph, verify=verify)
         if as_json:
             click.echo(json.dumps(rows, indent=1))
         else:
@@ -214,7 +214,7 @@ def status_command(file: Path, overrides: tuple[str, ...], verify: bool, as_json
         if verify and rows["damaged"]:
             from pipeline.errors import IntegrityError
 
-            forgotten = inspection.forget_damaged(graph, rows["damaged"])
+            forgotten = condition.forget_damaged(graph, rows["damaged"])
             names = f"{', '.join(rows['damaged'][:5])}{' …' if len(rows['damaged']) > 5 else ''}"
             raise IntegrityError(
                 f"{len(rows['damaged'])} file(s) damaged: {names}. The next run makes them again ({', '.join(forgotten)})."

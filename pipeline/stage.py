@@ -34,7 +34,8 @@ from pipeline.errors import ConfigError, IntegrityError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, Shard, SlotContent
 from pipeline.storage import Published, Source, Storage
-from pipeline.units import Phase, Unit, UnitResult, Workshop, map_units
+from pipeline.task import UnitResult
+from pipeline.units import Phase, Unit, Workshop, map_units
 
 
 class Grade(enum.Enum):

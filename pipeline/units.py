@@ -4,7 +4,7 @@ A *unit* is a slice of input with a content digest. Its key is sha256(stage, pha
 of side inputs, content digest of the slice); its files and its record lie at `units/<stage>/<phase>/<key>.*` and are shared by all runs, so
 resume, caching and "only new data is worked on" are one look-up:
 
-    units -> keys -> those without a record -> batches of small units -> Ray tasks (`execute`, on a worker) -> files, then the record
+    units -> keys -> those without a record -> batches of small units -> Ray tasks (`pipeline.task`, on a worker) -> files, then the record
           -> results in the order of the units
 
 A worker that dies, hangs past the deadline or outgrows its memory takes its batch with it: the units are tried again, each alone. After two
@@ -19,29 +19,21 @@ from __future__ import annotations
 
 import errno
 import itertools
-import json
 import logging
 import os
 import random
-import shutil
-import sys
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib import import_module
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from pipeline.cluster import Cluster, Handle, NodeLost, TaskRaised, WorkerDied
-from pipeline.errors import IntegrityError, PipelineError, QuarantineError, StageError, UnitError
+from pipeline.errors import PipelineError, QuarantineError, StageError, UnitError
 from pipeline.failpoint import failpoint
-from pipeline.ledger import Ledger
-from pipeline.manifest import Shard
 from pipeline.progress import Progress
-from pipeline.storage import Published, Storage, canonical, digest
+from pipeline.storage import Storage, digest
+from pipeline.task import UnitResult, find
 
 log = logging.getLogger(__name__)
 
@@ -54,8 +46,6 @@ UNEXPLAINED = 3
 POLL_S = 0.5
 LASTING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 """Errors of a file system that do not go away by trying again."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -83,18 +73,6 @@ class Phase:
     given: Mapping[str, Any] = field(default_factory=dict)
     memory_bytes: int | None = None
     cpus: float = 1.0
-
-
-@dataclass(frozen=True)
-class UnitResult:
-    """What a unit gave: its files by name, its ledger, its counts. `worked` is false where it was found done."""
-
-    key: str
-    files: Mapping[str, Shard]
-    ledger: Ledger
-    counts: Mapping[str, Any]
-    poison: tuple[int, ...]
-    worked: bool = False
 
 
 @dataclass(frozen=True)
@@ -126,27 +104,6 @@ def unit_key(workshop: Workshop, phase: Phase, unit: Unit) -> str:
             "content": unit.content,
         }
     )
-
-
-def unit_path(stage: str, phase: str, key: str, name: str) -> str:
-    """Where a unit's file or record lies, relative to the storage root."""
-    return f"units/{stage}/{phase}/{key[:2]}/{key}.{name}"
-
-
-def find(storage: Storage, stage: str, phase: str, key: str) -> UnitResult | None:
-    """A finished unit, or None; a record that is damaged, or whose files are gone or have another size, counts as none."""
-    try:
-        written = storage.read_json(unit_path(stage, phase, key, "json"))
-        if written is None:
-            return None
-        plain = {name: value for name, value in written.items() if name != "sha256"}
-        if digest(plain) != written["sha256"]:
-            return None
-        files = {name: Shard(**entry) for name, entry in plain["files"].items()}
-        found = UnitResult(key, files, Ledger.from_plain(plain["ledger"]), plain["counts"], tuple(plain["poison"]))
-    except (IntegrityError, KeyError, TypeError, AttributeError):
-        return None
-    return found if all(storage.size(shard.path) == shard.bytes for shard in files.values()) else None
 
 
 def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[UnitResult]:
@@ -291,7 +248,7 @@ class _Queue:
         }
         memory_bytes = phase.memory_bytes or self._cluster.settings.memory_per_worker
         label = f"{workshop.title} {phase.name}"
-        return self._cluster.submit("pipeline.units:execute", argument, cpus=phase.cpus, memory_bytes=memory_bytes, label=label), clock
+        return self._cluster.submit("pipeline.task:execute", argument, cpus=phase.cpus, memory_bytes=memory_bytes, label=label), clock
 
     def _found(self, key: str) -> bool:
         """Whether the unit is done; if so its result is kept."""
@@ -419,132 +376,3 @@ class _Queue:
                 clock.clear()
             assert isinstance(value, dict)
             return int(value["records"])
-
-
-# ---------------------------------------------------------------- on the worker
-
-
-class Task:
-    """A unit on its worker: reads `argument`, `settings` and `given`, writes files, fills `ledger` and `counts`.
-
-    A function that goes through its records with `records` can be split when one of them kills the worker.
-    """
-
-    def __init__(
-        self, storage: Storage, stage: str, phase: str, key: str, unit: str, argument: dict[str, Any], settings: dict[str, Any],
-        given: dict[str, Any], skip: frozenset[int], only: tuple[int, int] | None,
-    ) -> None:  # fmt: skip
-        self.storage, self.argument, self.settings, self.given = storage, argument, settings, given
-        self.ledger = Ledger(unit)
-        self.counts: dict[str, Any] = {}
-        self.seen = 0
-        self._stage, self._phase, self._key = stage, phase, key
-        self._skip, self._only = skip, only
-        self._files: dict[str, tuple[Path, int, str]] = {}
-        self._scratch = Path(tempfile.mkdtemp(prefix="unit-")) if only is not None else None
-
-    def records(self, items: Iterable[T], lang: Callable[[T], str]) -> Iterator[T]:
-        """Pass the records on, but for those that kill: they are quarantined in the ledger as `poison`."""
-        for item in items:
-            number = self.seen
-            self.seen += 1
-            if number in self._skip:
-                self.ledger.quarantine(lang(item), "poison")
-            elif self._only is None or self._only[0] <= number < self._only[1]:
-                yield item
-
-    @contextmanager
-    def table(self, name: str, schema: Any, *, compression: str | None = None, one_batch: bool = False) -> Iterator[Any]:
-        """Write an Arrow file `<key>.<name>.arrow`; yields a `TableWriter`. With `one_batch` a mapped column is one run of memory."""
-        from pipeline.tables import ROWS_PER_BATCH, write_table
-
-        path = self._place(f"{name}.arrow")
-        self._files[name] = (path, 0, f"{name}.arrow")  # so that `clear` finds it if writing fails
-        rows_per_batch = sys.maxsize if one_batch else ROWS_PER_BATCH
-        with write_table(path, schema, compression=compression, rows_per_batch=rows_per_batch) as writer:
-            yield writer
-        self._files[name] = (path, writer.rows, f"{name}.arrow")
-
-    @contextmanager
-    def file(self, name: str) -> Iterator[Path]:
-        """Write any other file `<key>.<name>`."""
-        path = self._place(name)
-        self._files[name] = (path, 0, name)
-        yield path
-
-    def _place(self, name: str) -> Path:
-        return self._scratch / name if self._scratch is not None else self.storage.temporary()
-
-    def publish(self) -> None:
-        """Publish the files, then the record; in a trial, nothing."""
-        if self._only is not None:
-            return
-        shards = {}
-        for name, (path, rows, suffix) in sorted(self._files.items()):
-            published = self.storage.publish(path, unit_path(self._stage, self._phase, self._key, suffix))
-            failpoint(f"{self._stage}.{self._phase}.after_file")
-            shards[name] = _shard(self._key, published, rows)
-        record = {
-            "key": self._key,
-            "stage": self._stage,
-            "phase": self._phase,
-            "files": {name: shard.plain() for name, shard in shards.items()},
-            "ledger": self.ledger.plain(),
-            "counts": self.counts,
-            "poison": sorted(self._skip),
-        }
-        as_read = json.loads(canonical(record))  # names of numbers have become text
-        failpoint(f"{self._stage}.{self._phase}.before_record")
-        self.storage.write_json(unit_path(self._stage, self._phase, self._key, "json"), {**record, "sha256": digest(as_read)})
-        failpoint(f"{self._stage}.{self._phase}.after_record")
-
-    def clear(self) -> None:
-        """Remove whatever temporary file is left."""
-        for path, _, _ in self._files.values():
-            path.unlink(missing_ok=True)
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-
-
-def _shard(key: str, published: Published, rows: int) -> Shard:
-    return Shard(key, published.path, published.sha256, published.bytes, rows)
-
-
-def function_of(name: str) -> Callable[[Task], None]:
-    """The function named `module:name`, of this project only.
-
-    Raises:
-        ValueError: the name is not of a module of `pipeline`, `stages` or `tests`.
-    """
-    module, _, attribute = name.partition(":")
-    if module.split(".")[0] not in ("pipeline", "stages", "tests"):
-        raise ValueError(f"{name}: only functions of this project run on workers")
-    found: Callable[[Task], None] = getattr(import_module(module), attribute)
-    return found
-
-
-def execute(argument: dict[str, Any]) -> dict[str, Any]:
-    """Work a batch of units; runs on a Ray worker. Returns the number of records read, for trials."""
-    storage = Storage.at(argument["root"], argument["attempt"])
-    function = function_of(argument["function"])
-    only = None if argument["only"] is None else (int(argument["only"][0]), int(argument["only"][1]))
-    storage.write(argument["started"], b"")
-    records = 0
-    for unit in argument["units"]:
-        key = unit["key"]
-        if only is None and find(storage, argument["stage"], argument["phase"], key) is not None:
-            continue
-        task = Task(
-            storage, argument["stage"], argument["phase"], key, argument["unit"], unit["argument"], argument["settings"], argument["given"],
-            frozenset(argument["skip"]), only,
-        )  # fmt: skip
-        failpoint(f"{argument['stage']}.{argument['phase']}.start")
-        try:
-            function(task)
-            if only is None:
-                task.ledger.check(f"{argument['stage']} {argument['phase']}: {unit['label']}")
-            task.publish()
-        finally:
-            task.clear()
-        records += task.seen
-    return {"records": records}

@@ -46,6 +46,17 @@ def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPat
     return folder
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread: on a crowded machine two wait for each other far longer than one computes."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def data() -> Path:
     """The folder of real text."""

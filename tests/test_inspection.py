@@ -14,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline import dag, inspection, lease
+from pipeline import condition, dag, inspection, lease
 from pipeline import manifest as manifests
 from pipeline.artifacts import DOCUMENTS, PACKING, TOKENS, VOCABULARY
 from pipeline.artifacts import documents as documents_artifact
@@ -154,7 +154,7 @@ def _remember(graph: dag.Graph, name: str, outputs: dict[str, SlotContent], *, l
 
 
 def _states(graph: dag.Graph, *, verify: bool = False) -> dict[str, str]:
-    return {row["stage"]: row["state"] for row in inspection.status(graph, verify=verify)["stages"]}
+    return {row["stage"]: row["state"] for row in condition.status(graph, verify=verify)["stages"]}
 
 
 def _show(graph: dag.Graph, stage: str, part: str | None = None, lang: str | None = None, rows: int = 5) -> str:
@@ -171,7 +171,7 @@ def _flip(path: Path) -> None:
 
 
 def test_status_names_state_path_digest_and_seconds_of_each_stage(graph: dag.Graph) -> None:
-    found = inspection.status(graph, verify=False)
+    found = condition.status(graph, verify=False)
     assert [row["stage"] for row in found["stages"]] == ["docs", "words", "encode", "pack"]
     row = found["stages"][0]
     made = manifests.load(graph.storage, manifests.manifest_path("docs", digest("docs")))
@@ -187,14 +187,14 @@ def test_status_names_state_path_digest_and_seconds_of_each_stage(graph: dag.Gra
 def test_status_of_a_new_pipeline_says_never_run(tmp_path: Path, registry: dict[str, str]) -> None:
     file = tmp_path / "p.yaml"
     file.write_text(f"name: fresh\nstorage: {tmp_path / 'store'}\nstages: {{}}\n")
-    rows = inspection.status(dag.load(file, (), registry), verify=True)["stages"]
+    rows = condition.status(dag.load(file, (), registry), verify=True)["stages"]
     assert {(row["state"], row["path"], row["digest"], row["seconds"]) for row in rows} == {("never run", None, None, None)}
 
 
 def test_a_changed_setting_makes_its_stage_and_those_after_it_stale(graph: dag.Graph, registry: dict[str, str]) -> None:
     changed = dag.load(graph.path, ("stages.words.length=17",), registry)
     assert _states(changed) == {"docs": "done", "words": "stale", "encode": "stale", "pack": "stale"}
-    row = next(row for row in inspection.status(changed, verify=False)["stages"] if row["stage"] == "words")
+    row = next(row for row in condition.status(changed, verify=False)["stages"] if row["stage"] == "words")
     assert row["reasons"] == ["settings.length: 16 → 17"]
 
 
@@ -204,7 +204,7 @@ def test_a_file_cut_short_is_seen_without_verify_and_a_flipped_bit_only_with_it(
     graph.storage.local(shards[0].path, shards[0].sha256)  # this process has verified it: verify must look again
     _flip(path)
     assert _states(graph)["docs"] == "done"
-    found = inspection.status(graph, verify=True)
+    found = condition.status(graph, verify=True)
     assert found["damaged"] == [str(path)]
     assert {row["stage"]: row["state"] for row in found["stages"]}["docs"] == "damaged"
     path.write_bytes(path.read_bytes()[:-1])
@@ -215,7 +215,7 @@ def test_a_damaged_manifest_is_named(graph: dag.Graph) -> None:
     path = Path(graph.storage.root) / manifests.manifest_path("words", digest("words"))
     path.write_text(path.read_text().replace('"rows":4', '"rows":5'))
     assert _states(graph)["words"] == "damaged"
-    assert str(path) in inspection.status(graph, verify=True)["damaged"]
+    assert str(path) in condition.status(graph, verify=True)["damaged"]
 
 
 def test_a_source_that_is_gone_leaves_the_rest_of_the_status_to_be_seen(
@@ -225,7 +225,7 @@ def test_a_source_that_is_gone_leaves_the_rest_of_the_status_to_be_seen(
         raise MissingSourceError("source /corpus/en.txt: no such file")
 
     monkeypatch.setattr(sys.modules[registry["words"]], "list_inputs", gone, raising=False)
-    found = inspection.status(graph, verify=False)
+    found = condition.status(graph, verify=False)
     assert {row["stage"]: row["state"] for row in found["stages"]} == {
         "docs": "done",
         "words": "no source",
@@ -237,21 +237,21 @@ def test_a_source_that_is_gone_leaves_the_rest_of_the_status_to_be_seen(
 
 def test_the_holder_of_the_lease_is_named_while_it_lives(graph: dag.Graph) -> None:
     with lease.hold(graph.storage, "pipelines/tiny/lease.json", "run-7"):
-        holder = inspection.status(graph, verify=False)["holder"]
+        holder = condition.status(graph, verify=False)["holder"]
         assert holder is not None
         assert holder.startswith(f"run run-7 (pid {os.getpid()} on ")
-    assert inspection.status(graph, verify=False)["holder"] is None
+    assert condition.status(graph, verify=False)["holder"] is None
     dead = {**lease.identity(), "started": "1", "run": "run-8", "since": "?"}
     graph.storage.write_json("pipelines/tiny/lease.json", dead)
-    assert inspection.status(graph, verify=False)["holder"] is None
+    assert condition.status(graph, verify=False)["holder"] is None
 
 
 def test_status_loads_no_heavy_library() -> None:
     script = (
-        "import sys; from pipeline import dag, inspection; from pathlib import Path\n"
+        "import sys; from pipeline import condition, dag; from pathlib import Path\n"
         "import tempfile; d = Path(tempfile.mkdtemp()); f = d / 'p.yaml'\n"
         "f.write_text(f'name: a\\nstorage: {d}/s\\nstages: {{}}\\n')\n"
-        "inspection.status(dag.load(f, (), {}), verify=False)\n"
+        "condition.status(dag.load(f, (), {}), verify=False)\n"
         "print([m for m in ('pyarrow', 'ray', 'mlflow', 'torch', 'deepspeed', 'sentencepiece', 'fsspec') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=Path(__file__).parent.parent)

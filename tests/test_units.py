@@ -24,7 +24,8 @@ from pipeline.errors import EmptyCorpusError, LedgerError, QuarantineError, Stag
 from pipeline.ledger import total
 from pipeline.storage import Storage, digest
 from pipeline.tables import rows
-from pipeline.units import Phase, Task, Unit, UnitResult, Workshop, batches, find, function_of, map_units, unit_key, unit_path
+from pipeline.task import Task, UnitResult, execute, find, function_of, unit_path
+from pipeline.units import Phase, Unit, Workshop, batches, map_units, unit_key
 
 ROOT = Path(__file__).resolve().parent.parent
 SCHEMA = pa.schema([pa.field("n", pa.int64(), nullable=False), pa.field("text", pa.string(), nullable=False)])
@@ -144,7 +145,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     shop = workshop(root, never)
     for unit in slices(12):
         entry = {"key": unit_key(shop, given_phase, unit), "argument": dict(unit.argument), "label": unit.label}
-        units.execute(argument(storage, [entry]))
+        execute(argument(storage, [entry]))
     return published(root)
 
 
@@ -330,7 +331,7 @@ def test_a_worker_killed_at_any_border_is_replaced_and_the_bytes_are_the_same(
 
 WORKER = """
 import json, sys
-from pipeline.units import execute
+from pipeline.task import execute
 execute(json.loads(sys.argv[1]))
 """
 
@@ -348,7 +349,7 @@ def test_after_a_kill_at_any_border_a_unit_is_found_whole_or_not_at_all(tmp_path
     assert (found is not None) == (border == "clean.map.after_record")
     for path, content in published(tmp_path).items():
         assert content == expected[path]
-    units.execute({**plain, "given": {}})
+    execute({**plain, "given": {}})
     assert published(tmp_path) == {path: content for path, content in expected.items() if key in path}
 
 

@@ -10,11 +10,12 @@ from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.tables import rows
+from pipeline.task import Task
 from pipeline.text import languages
 from pipeline.text.identify import identify
 from pipeline.text.languages import Language
 from pipeline.text.measures import measure
-from pipeline.units import Phase, Task, Unit
+from pipeline.units import Phase, Unit
 from stages.clean import Config
 from stages.clean.rules import Rule, load
 

@@ -24,8 +24,9 @@ from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import digest
 from pipeline.tables import open_file, read_table, rows
+from pipeline.task import Task, UnitResult
 from pipeline.text.hashing import hash128, line_fingerprint, partition, word_ngram_hashes
-from pipeline.units import Phase, Task, Unit, UnitResult
+from pipeline.units import Phase, Unit
 from stages.dedup import Config
 from stages.dedup.rules import load
 

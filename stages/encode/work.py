@@ -13,9 +13,10 @@ from pipeline.artifacts.vocabulary import MODEL_FILE
 from pipeline.corpus import decided, kept_text, pair_up
 from pipeline.ledger import total
 from pipeline.stage import Context, Input, Output, Summary
+from pipeline.task import Task
 from pipeline.text.sentences import split_sentences
 from pipeline.text.tokenizer import Tokenizer
-from pipeline.units import Phase, Task
+from pipeline.units import Phase
 from stages.encode import Config
 
 

@@ -21,9 +21,10 @@ from pipeline.ledger import Ledger
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import canonical, digest
 from pipeline.tables import read_table
+from pipeline.task import Task
 from pipeline.tasks.classification import Example
 from pipeline.tasks.scores import Baseline, Estimate, Score, Scores, constant_predictions, score
-from pipeline.units import Phase, Task, Unit
+from pipeline.units import Phase, Unit
 from stages.evaluate import Config
 
 GROUPS = 8

@@ -12,11 +12,12 @@ from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import open_source
 from pipeline.tables import rows
+from pipeline.task import Task
 from pipeline.tasks import TASKS
 from pipeline.tasks.classification import Columns, Quoting, parse_examples
 from pipeline.text import languages
 from pipeline.text.normalise import normalise
-from pipeline.units import Phase, Task, Unit
+from pipeline.units import Phase, Unit
 from stages.examples import Config
 
 

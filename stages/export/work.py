@@ -15,7 +15,8 @@ from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import canonical, digest
 from pipeline.tables import rows
-from pipeline.units import Phase, Task, Unit
+from pipeline.task import Task
+from pipeline.units import Phase, Unit
 from stages.export import Config
 
 LOGITS_TOLERANCE = 1e-5

@@ -13,8 +13,9 @@ from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import digest
 from pipeline.tables import rows
+from pipeline.task import Task
 from pipeline.text.hashing import hash64, share_below
-from pipeline.units import Phase, Task, Unit
+from pipeline.units import Phase, Unit
 from stages.heldout import Config
 
 MIN_CHARACTERS = 20

@@ -23,9 +23,10 @@ from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Source, digest, open_source
 from pipeline.tables import read_table
+from pipeline.task import Task
 from pipeline.text import languages
 from pipeline.text.hashing import document_id
-from pipeline.units import Phase, Task, Unit
+from pipeline.units import Phase, Unit
 from stages.ingest import Config
 from stages.ingest.listing import missing_languages
 from stages.ingest.records import Damaged, Pair, Record, Slice, SourceFile

@@ -21,8 +21,9 @@ from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import digest
 from pipeline.tables import read_table
+from pipeline.task import Task
 from pipeline.text.packing import pack_sentences
-from pipeline.units import Phase, Task, Unit
+from pipeline.units import Phase, Unit
 from stages.pack import Config
 
 

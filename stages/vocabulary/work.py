@@ -19,10 +19,11 @@ from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import canonical, digest
 from pipeline.tables import open_file, rows
+from pipeline.task import Task, UnitResult
 from pipeline.text.hashing import hash64, partition
 from pipeline.text.tokenizer import Tokenizer, train
 from pipeline.text.words import count_words
-from pipeline.units import Phase, Task, Unit, UnitResult
+from pipeline.units import Phase, Unit
 from stages.vocabulary import Config
 from stages.vocabulary.weights import language_weights, weighted
 

@@ -10,7 +10,6 @@ import random
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +82,8 @@ json.dump({"ids": ids, "other": other, "length": tokenizer.model_max_length, "cl
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """On a crowded machine two threads wait for each other far longer than one computes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def compute(one_thread: None) -> None:
+    """These tests compute on one thread."""
 
 
 def _lines() -> list[tuple[str, str]]:

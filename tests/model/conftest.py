@@ -1,5 +1,3 @@
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -10,11 +8,8 @@ VOCAB = 97
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def compute(one_thread: None) -> None:
+    """These tests compute on one thread."""
 
 
 def ragged_batch(seed: int, rows: int = 4, places: int = 12) -> dict[str, torch.Tensor]:

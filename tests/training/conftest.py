@@ -1,10 +1,8 @@
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from tests.training.harness import run_gang
 
@@ -26,8 +24,5 @@ def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> TwoRanks:
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def compute(one_thread: None) -> None:
+    """These tests compute on one thread."""
