@@ -111,3 +111,13 @@ def rows(path: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str,
         if columns is not None:
             batch = batch.select(list(columns))
         yield from batch.to_pylist()
+
+
+def utf8(column: pa.Array) -> tuple[Any, Any]:
+    """The bytes of a string column without nulls, uint8, and where each value begins and the last ends, int64, shape (rows + 1,)."""
+    import numpy as np
+
+    texts = column.cast(pa.large_string()) if column.type != pa.large_string() else column
+    offsets = np.frombuffer(texts.buffers()[1], np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    held = texts.buffers()[2]
+    return np.frombuffer(held, np.uint8) if held is not None else np.zeros(0, np.uint8), offsets

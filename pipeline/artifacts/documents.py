@@ -6,12 +6,10 @@ text               string      as read by `ingest`; NFC and cleaned after `clean
 source, url, licence, group    string; group is the alignment group (same value = translations of one text), null where there is none
 offset             int64       byte offset in the decompressed source (row number in columnar files)
 --- after clean, all integers so that no float decides a byte ---
-characters, words, lines       int32
 raw_characters                 int32, before cleaning
 identified                     string, language that identification names, `und` if none
 identified_score               int32, 1/10000
-duplicate_line_share, duplicate_line_characters_share, top_2gram_share, letters_share, digits_share, symbol_word_ratio   int32, 1/10000
-mean_word_length               int32, 1/100 characters
+the other names of MEASURES         int32; what each is and its unit stands in `pipeline.text.measures`
 """
 
 from __future__ import annotations
@@ -21,8 +19,12 @@ from typing import Any
 from pipeline.artifacts.artifact import Artifact
 
 MEASURES = (
-    "characters", "words", "lines", "duplicate_line_share", "duplicate_line_characters_share", "top_2gram_share", "letters_share", "digits_share",
-    "symbol_word_ratio", "mean_word_length",
+    "characters", "words", "non_symbol_words", "lines", "sentences", "curly_brackets", "stop_words",
+    "duplicate_line_share", "duplicate_line_characters_share", "duplicate_paragraph_share", "duplicate_paragraph_characters_share",
+    "top_2gram_share", "top_3gram_share", "top_4gram_share",
+    "duplicate_5gram_share", "duplicate_6gram_share", "duplicate_7gram_share", "duplicate_8gram_share", "duplicate_9gram_share", "duplicate_10gram_share",
+    "letters_share", "digits_share", "script_share", "words_with_letters_share", "symbol_word_ratio", "mean_word_length", "longest_word",
+    "bullet_line_share", "ellipsis_line_share", "short_line_share", "punctuated_line_share", "newline_word_ratio",
 )  # fmt: skip
 
 

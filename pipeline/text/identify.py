@@ -59,6 +59,10 @@ class Identified:
     """0 to 10,000: pycld2's share of the text in `lang`, or py3langid's probability, in 1/10,000."""
 
 
+NOT_IDENTIFIED = Identified(UNDETERMINED, 0)
+"""What stands where nothing was identified."""
+
+
 @cache
 def _py3langid() -> LanguageIdentifier:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)

@@ -16,6 +16,8 @@ _UNSPACED = "。！？｡"
 _CLOSING = "\"'”’»」』）)\\]"
 
 _SPACED_CLOSED = re.compile(f"([{_SPACED}][{_CLOSING}]*)\\s+")
+TERMINALS = _SPACED + _UNSPACED
+"""Characters that end a sentence, of any script."""
 _UNSPACED_CLOSED = re.compile(f"([{_UNSPACED}]+[{_CLOSING}]*)(?=\\S)")
 
 

@@ -13,9 +13,10 @@ from pydantic import Field, field_validator
 from pipeline.artifacts import BITEXT, DOCUMENTS
 from pipeline.config import Section, known_names
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from pipeline.text.languages import lookup
 from stages.clean.rules import RULES
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("pycld2", "py3langid", "pyarrow")
 GRADE = Grade.EXACT
 INPUTS = {"documents": Slot(DOCUMENTS, "ingest"), "bitext": Slot(BITEXT, "ingest", optional=True)}
@@ -27,6 +28,16 @@ class Config(Section):
 
     rules: tuple[str, ...] = Field(("markup", "normalise"), min_length=1)
     """Text rules in the order in which they are applied; see stages/clean/rules."""
+
+    identify: bool = True
+    """Whether the language of each document is identified; the rule `language` of dedup judges none without it."""
+    stop_words: dict[str, tuple[str, ...]] = Field({"en": ("the", "be", "to", "of", "and", "that", "have", "with")})
+    """Stop words by language, spelled as they stand in text; those present are counted for the rule `gopher` (its eight English ones by default)."""
+
+    @field_validator("stop_words")
+    @classmethod
+    def _languages_are_known(cls, words: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+        return {lookup(lang).code: listed for lang, listed in words.items()}
 
     @field_validator("rules")
     @classmethod

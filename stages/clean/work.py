@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.artifacts import bitext, documents
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
-from pipeline.tables import rows
+from pipeline.tables import open_file, rows, utf8
 from pipeline.task import Task
 from pipeline.text import languages
-from pipeline.text.identify import identify
+from pipeline.text.identify import NOT_IDENTIFIED, identify
 from pipeline.text.languages import Language
-from pipeline.text.measures import measure
+from pipeline.text.measures import Measurer
 from pipeline.units import Phase, Unit
 from stages.clean import Config
 from stages.clean.rules import Rule, load
@@ -22,14 +26,21 @@ from stages.clean.rules import Rule, load
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
     """Clean all shards; see the package."""
-    settings = {"rules": list(config.rules)}
+    settings: dict[str, dict[str, Any]] = {
+        "documents": {
+            "rules": list(config.rules),
+            "identify": config.identify,
+            "stop_words": {k: list(v) for k, v in config.stop_words.items()},
+        },
+        "bitext": {"rules": list(config.rules)},
+    }
     ledgers: dict[str, Ledger] = {}
     changed: dict[str, int] = {}
     for slot, function in (("documents", "clean_documents"), ("bitext", "clean_pairs")):
         if slot not in inputs:
             continue
         shards = [shard for shard in inputs[slot].shards if shard.rows]
-        phase = Phase(slot, f"stages.clean.work:{function}", settings, slot)
+        phase = Phase(slot, f"stages.clean.work:{function}", settings[slot], slot)
         units = [Unit(shard.sha256, {"shard": shard.plain()}, shard.bytes, f"{slot} shard {shard.key[:12]}") for shard in shards]
         results = context.map(phase, units)
         output.add(slot, [result.files[slot] for result in results])
@@ -58,24 +69,31 @@ def clean_documents(task: Task) -> None:
     """Worker: clean and measure one shard of documents."""
     rules = load(tuple(task.settings["rules"]))
     changed = {name: 0 for name, _ in rules}
+    measurer = Measurer(task.settings["stop_words"])
     shard = Shard(**task.argument["shard"])
-    path = task.storage.local(shard.path, shard.sha256)
+    reader = open_file(task.storage.local(shard.path, shard.sha256))
     with task.table("documents", documents.cleaned_schema()) as table:
-        for row in task.records(rows(path), lambda row: str(row["lang"])):
-            language = _language(row["lang"])
-            text = _clean(row["text"], language, rules, changed)
-            measured = measure(text, language.spaced if language is not None else True)
-            found = identify(text)
-            values: dict[str, Any] = {
-                **row,
-                "text": text,
-                "raw_characters": len(row["text"]),
-                "identified": found.lang,
-                "identified_score": found.score,
-            }
-            values.update({name: getattr(measured, name) for name in documents.MEASURES})
-            table.row(values)
-            task.ledger.keep(row["lang"])
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            langs = batch.column("lang").to_pylist()
+            taken = list(task.records(range(batch.num_rows), langs.__getitem__))
+            if len(taken) < batch.num_rows:
+                batch, langs = batch.take(pa.array(taken, pa.int64())), [langs[row] for row in taken]
+            if not taken:
+                continue
+            known = {lang: _language(lang) for lang in set(langs)}
+            raw = batch.column("text")
+            cleaned = [_clean(text, known[lang], rules, changed) for text, lang in zip(raw.to_pylist(), langs, strict=True)]
+            texts = pa.array(cleaned, pa.large_string())
+            columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
+            columns |= {"text": texts.cast(pa.string()), "raw_characters": pc.utf8_length(raw)}
+            columns |= {name: pa.array(values, pa.int32()) for name, values in measurer.measure(*utf8(texts), langs).items()}
+            found = [identify(text) for text in cleaned] if task.settings["identify"] else [NOT_IDENTIFIED] * len(cleaned)
+            columns["identified"] = pa.array([each.lang for each in found], pa.string())
+            columns["identified_score"] = pa.array([each.score for each in found], pa.int32())
+            table.batch(columns)
+            for lang, count in Counter(langs).items():
+                task.ledger.keep(lang, count)
     task.counts["changed"] = changed
 
 

@@ -1,37 +1,35 @@
-"""The work of dedup.
+"""The work of dedup, as the driver sees it.
 
-    heldout, examples -> contaminants (one sorted file of n-gram hashes)
-    documents  -> judge (map):   rules, held out, contaminated; passed documents give (hash, id, line) into P partitions
-               -> resolve (reduce, one a partition): who is the first of each set of equals; only what is a duplicate is written
-               -> decide (map):  judge's verdicts ⋈ the duplicates -> one row-aligned shard of decisions
-    bitext     -> judge_pairs -> resolve -> decide_pairs, the same with pair rules
+    heldout, examples -> contaminants: one sorted file of n-gram hashes
+    documents -> judge (map): verdicts; hashes of addresses, texts and lines, MinHash bands, each in P partitions         stages/dedup/judge.py
+              -> urls, texts (reduce): clusters of equals                                                                 exact.py
+              -> candidates (reduce) -> components -> shingles (map) -> verify (reduce): clusters of near-duplicates      near.py
+              -> lines (reduce): lines that stand earlier, among what is still there                                      exact.py
+              -> decide (map): verdicts and clusters -> one row-aligned shard of decisions                                decide.py
+    bitext    -> judge -> texts -> decide, with pair rules
 
-The first of equals is the smallest document id (then line number), whatever the order in which anything ran.
+Each kind of duplicate is sought among what the kinds before it left, so that nothing goes in favour of what is gone itself. New data redoes what
+compares, never the judging of old shards.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
-from pipeline.artifacts import decisions
 from pipeline.errors import EmptyCorpusError
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import digest
-from pipeline.tables import open_file, read_table, rows
+from pipeline.tables import rows, utf8
 from pipeline.task import Task, UnitResult
-from pipeline.text.hashing import hash128, line_fingerprint, partition, word_ngram_hashes
+from pipeline.text import minhash
 from pipeline.units import Phase, Unit
 from stages.dedup import Config
-from stages.dedup.rules import load
-
-WHOLE = -1
-"""Line number that stands for the document as a whole."""
+from stages.dedup.decide import ORDER
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
@@ -40,9 +38,9 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     side = contaminants.files["contaminants"]
     held = contaminants.counts
     ledgers = {}
-    ledgers["documents"], dropped_lines = _decide(config, inputs["documents"], output, context, side, held, pairs=False)
+    ledgers["documents"], counts = _Corpus(config, context, side, held, pairs=False).decide(inputs["documents"], output)
     if "bitext" in inputs:
-        ledgers["pairs"], _ = _decide(config, inputs["bitext"], output, context, side, held, pairs=True)
+        ledgers["pairs"], _ = _Corpus(config, context, side, held, pairs=True).decide(inputs["bitext"], output)
     if ledgers["documents"].kept == 0:
         dropped = ", ".join(f"{reason} {count}" for reason, count in ledgers["documents"].dropped.items()) or "no documents came in"
         raise EmptyCorpusError(
@@ -50,7 +48,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         )
     empty = sorted(lang for lang, account in ledgers["documents"].accounts.items() if account.taken and not account.kept)
     warnings = [f"no document is left in {', '.join(empty)}; `show … dedup ledger` gives the reasons"] if empty else []
-    counts = {"contaminants": held["hashes"], "heldout_groups": len(held["groups"]), "dropped_lines": dropped_lines}
+    counts |= {"contaminants": held["hashes"], "heldout_groups": len(held["groups"])}
     return Summary(ledgers=ledgers, counts=counts, warnings=warnings)
 
 
@@ -67,7 +65,7 @@ def _contaminants(config: Config, inputs: Mapping[str, Input], context: Context)
 
 def contaminants(task: Task) -> None:
     """Worker: the sorted n-gram hashes of all text that training must not hold, and what was held out."""
-    hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+    texts: list[str] = []
     groups: set[str] = set()
     held: set[str] = set()
     for plain in task.argument["shards"]:
@@ -78,266 +76,130 @@ def contaminants(task: Task) -> None:
                 if row["group"] is not None:
                     groups.add(row["group"])
             if row["decontaminate"] and row["split"] != "train":
-                for text in (row["text"], row["text_pair"]):
-                    if text is not None:
-                        hashes.append(word_ngram_hashes(text, task.settings["ngram"]))
+                texts += [text for text in (row["text"], row["text_pair"]) if text is not None]
                 task.ledger.keep(row["lang"])
             else:
                 task.ledger.drop(row["lang"], "may_be_trained_on")
-    found = np.unique(np.concatenate(hashes)) if hashes else np.zeros(0, np.uint64)
+    found, lengths = minhash.ngram_hashes(*utf8(pa.array(texts, pa.large_string())), task.settings["ngram"])
     with task.table("contaminants", pa.schema([pa.field("hash", pa.uint64(), nullable=False)])) as table:
         table.batch({"hash": pa.array(found, pa.uint64())})
-    task.counts.update({"groups": sorted(groups), "documents": sorted(held), "hashes": len(found)})
+    task.counts.update({"groups": sorted(groups), "documents": sorted(held), "hashes": len(found), "ngram_lengths": lengths})
 
 
-# ---------------------------------------------------------------- three phases
+# ---------------------------------------------------------------- phases
 
 
-def _decide(
-    config: Config, given: Input, output: Output, context: Context, side: Shard, held: Mapping[str, Any], *, pairs: bool
-) -> tuple[Ledger, int]:
-    slot, unit, prefix = ("pair_decisions", "pairs", "pair_") if pairs else ("decisions", "documents", "")
-    shards = [shard for shard in given.shards if shard.rows]
-    settings = config.model_dump(mode="json")
-    judged_by = (
-        {"pairs": settings["pairs"]} if pairs else {name: settings[name] for name in ("rules", "length", "repetition", "language", "lines")}
-    )
-    judged_by |= {"ngram": settings["decontamination"]["ngram"], "partitions": settings["partitions"]}
-    if not pairs:
-        judged_by |= {name: settings[name] for name in config.rules if name in settings}
-    known = {"contaminants": side.plain(), "groups": held["groups"], "documents": held["documents"]}
-    held_digest = digest({"groups": held["groups"], "documents": held["documents"]})
-    units = [Unit(s.sha256, {"shard": s.plain()}, s.bytes, f"{unit} shard {s.key[:12]}") for s in shards]
-    judge = Phase(f"{prefix}judge", f"stages.dedup.work:judge_{unit}", judged_by, unit, (side.sha256, held_digest), known)
-    judged = context.map(judge, units)
-    hashes = [result.files["hashes"] for result in judged]
-    files = [s.plain() for s in hashes]
-    content = digest([s.sha256 for s in hashes])
-    parts = [
-        Unit(f"{content}:{p}", {"partition": p, "shards": files}, sum(s.bytes for s in hashes) // config.partitions, f"partition {p}")
-        for p in range(config.partitions)
-    ]
-    resolved = context.map(Phase(f"{prefix}resolve", "stages.dedup.work:resolve", {}, "hashes"), parts)
-    duplicates = [result.files["duplicates"] for result in resolved]
-    resolved_digest = digest([s.sha256 for s in duplicates])
-    last = [
-        Unit(f"{r.files['verdicts'].sha256}", {"verdicts": r.files["verdicts"].plain()}, r.files["verdicts"].bytes, u.label)
-        for r, u in zip(judged, units, strict=True)
-    ]
-    function = Phase(
-        f"{prefix}decide", "stages.dedup.work:decide", {}, unit, (resolved_digest,), {"duplicates": [s.plain() for s in duplicates]}
-    )
-    results = context.map(function, last)
-    output.add(slot, [result.files["decisions"] for result in results])
-    ledger = total((result.ledger for result in results), unit)
-    ledger.check(f"dedup {unit}", sum(s.rows for s in shards))
-    return ledger, sum(result.counts["dropped_lines"] for result in results)
+Shards = Sequence[Shard]
 
 
-_VERDICTS = pa.schema(
-    [
-        pa.field("id", pa.binary(16), nullable=False),
-        pa.field("lang", pa.string(), nullable=False),
-        pa.field("reason", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("lines", pa.int32(), nullable=False),
-    ]
-)
-_HASHES = pa.schema(
-    [
-        pa.field("hash", pa.binary(16), nullable=False),
-        pa.field("id", pa.binary(16), nullable=False),
-        pa.field("line", pa.int32(), nullable=False),
-    ]
-)
-_DUPLICATES = pa.schema(
-    [
-        pa.field("id", pa.binary(16), nullable=False),
-        pa.field("line", pa.int32(), nullable=False),
-        pa.field("survivor", pa.binary(16), nullable=False),
-        pa.field("size", pa.int32(), nullable=False),
-        pa.field("first", pa.bool_(), nullable=False),
-    ]
-)
+class _Corpus:
+    """The phases over the documents, or over the pairs."""
+
+    def __init__(self, config: Config, context: Context, side: Shard, held: Mapping[str, Any], *, pairs: bool) -> None:
+        self._config, self._context, self._side, self._held, self._pairs = config, context, side, held, pairs
+        self._unit, self._prefix = ("pairs", "pair_") if pairs else ("documents", "")
+
+    def decide(self, given: Input, output: Output) -> tuple[Ledger, dict[str, Any]]:
+        shards = [shard for shard in given.shards if shard.rows]
+        units = [Unit(s.sha256, {"shard": s.plain()}, s.bytes, f"{self._unit} shard {s.key[:12]}") for s in shards]
+        judged = self._judge(units)
+        clusters: dict[str, Shards] = dict.fromkeys(ORDER, ())
+        counts: dict[str, Any] = {}
+        lines: Shards = ()
+        if not self._pairs:
+            clusters["duplicate_url"] = self._reduce("urls", "resolve", _files(judged, "urls"), "clusters", [])
+        clusters["duplicate"] = self._reduce("texts", "resolve", _files(judged, "hashes"), "clusters", [clusters["duplicate_url"]])
+        if not self._pairs:
+            if self._config.near is not None:
+                clusters["near_duplicate"], found = self._near(judged, units, [clusters["duplicate_url"], clusters["duplicate"]])
+                counts |= found
+            if self._config.lines is not None:
+                lines = self._reduce("lines", "resolve_lines", _files(judged, "lines"), "repeated", [clusters[kind] for kind in ORDER])
+        files = {**clusters, "lines": lines}
+        side = tuple(digest([s.sha256 for s in files[name]]) for name in sorted(files))
+        last = [
+            Unit(verdicts.sha256, {"verdicts": verdicts.plain()}, verdicts.bytes, unit.label)
+            for verdicts, unit in zip(_files(judged, "verdicts"), units, strict=True)
+        ]
+        phase = Phase(
+            f"{self._prefix}decide",
+            "stages.dedup.decide:decide",
+            {},
+            self._unit,
+            side,
+            {name: _plain(held) for name, held in files.items()},
+        )
+        results = self._context.map(phase, last)
+        output.add("pair_decisions" if self._pairs else "decisions", [result.files["decisions"] for result in results])
+        ledger = total((result.ledger for result in results), self._unit)
+        ledger.check(f"dedup {self._unit}", sum(s.rows for s in shards))
+        return ledger, {**counts, "dropped_lines": sum(result.counts["dropped_lines"] for result in results)}
+
+    def _judge(self, units: list[Unit]) -> list[UnitResult]:
+        plain = self._config.model_dump(mode="json")
+        settings = {"ngram": plain["decontamination"]["ngram"], "partitions": plain["partitions"]}
+        if self._pairs:
+            settings |= {"pairs": plain["pairs"]}
+        else:
+            settings |= {
+                "rules": plain["rules"],
+                "lines": plain["lines"],
+                "urls": plain["urls"],
+                "priority": plain["priority"],
+                "near": plain["near"] is not None,
+            }
+            settings |= {name: plain[name] for name in self._config.rules if name in plain}
+        held = self._held
+        known = {
+            "contaminants": self._side.plain(), "ngram_lengths": held["ngram_lengths"], "groups": held["groups"], "documents": held["documents"],
+        }  # fmt: skip
+        side = (self._side.sha256, digest({name: held[name] for name in ("groups", "documents", "ngram_lengths")}))
+        return self._context.map(
+            Phase(f"{self._prefix}judge", f"stages.dedup.judge:judge_{self._unit}", settings, self._unit, side, known), units
+        )
+
+    def _reduce(self, name: str, function: str, files: Shards, slot: str, gone: Sequence[Shards]) -> Shards:
+        """One unit a partition over all of `files`, without what earlier passes dropped."""
+        if not any(s.rows for s in files):
+            return ()
+        module = "near" if function == "candidates" else "exact"
+        side = tuple(digest([s.sha256 for s in shards]) for shards in gone)
+        phase = Phase(
+            f"{self._prefix}{name}", f"stages.dedup.{module}:{function}", {}, "hashes", side, {"gone": [_plain(shards) for shards in gone]}
+        )
+        results = self._context.map(phase, self._partitions(files, "partition"))
+        return [result.files[slot] for result in results]
+
+    def _partitions(self, files: Shards, name: str, more: Mapping[str, Any] | None = None, content: str = "") -> list[Unit]:
+        number = self._config.partitions
+        key = digest([s.sha256 for s in files])
+        argument = {"shards": _plain(files), **(more or {})}
+        size = sum(s.bytes for s in files) // number
+        return [Unit(f"{key}{content}:{p}", {name: p, **argument}, size, f"{name} {p}") for p in range(number)]
+
+    def _near(self, judged: list[UnitResult], units: list[Unit], gone: Sequence[Shards]) -> tuple[Shards, dict[str, Any]]:
+        assert self._config.near is not None
+        found = self._reduce("candidates", "candidates", _files(judged, "bands"), "pairs", gone)
+        nothing = {"near_pairs": 0, "near_verified": 0}
+        if not any(s.rows for s in found):
+            return (), nothing
+        parts = {"partitions": self._config.partitions}
+        all_pairs = Unit(digest([s.sha256 for s in found]), {"pairs": _plain(found)}, sum(s.bytes for s in found), "candidate pairs")
+        joined = self._context.map(Phase("components", "stages.dedup.near:components", parts, "pairs"), [all_pairs])[0]
+        members, pairs = joined.files["members"], joined.files["pairs"]
+        settings = {**parts, "priority": list(self._config.priority)}
+        phase = Phase("shingles", "stages.dedup.near:shingles", settings, "documents", (members.sha256,), {"members": members.plain()})
+        files = [result.files["shingles"] for result in self._context.map(phase, units)]
+        bound = {"min_similarity": self._config.near.min_similarity}
+        work = self._partitions(files, "part", {"pairs": pairs.plain()}, pairs.sha256)
+        results = self._context.map(Phase("verify", "stages.dedup.near:verify", bound, "pairs"), work)
+        counts = {f"near_{name}": sum(result.counts[name] for result in results) for name in ("pairs", "verified")}
+        return [result.files["clusters"] for result in results], counts
 
 
-class _Sieve:
-    """What both kinds of judging share: evaluation text, and hashes cut into partitions."""
-
-    def __init__(self, task: Task) -> None:
-        shard = Shard(**task.given["contaminants"])
-        self._hashes = read_table(task.storage.local(shard.path, shard.sha256))["hash"].to_numpy()
-        self.groups, self.documents = set(task.given["groups"]), set(task.given["documents"])
-        self._ngram = task.settings["ngram"]
-        self._rows: list[list[tuple[bytes, bytes, int]]] = [[] for _ in range(task.settings["partitions"])]
-
-    def contaminated(self, text: str) -> bool:
-        if not len(self._hashes):
-            return False
-        mine = word_ngram_hashes(text, self._ngram)
-        if not len(mine):
-            return False
-        at = np.searchsorted(self._hashes, mine)
-        at[at == len(self._hashes)] = 0
-        return bool((self._hashes[at] == mine).any())
-
-    def add(self, value: bytes, identifier: bytes, line: int) -> None:
-        self._rows[partition(int.from_bytes(value[:8], "big"), len(self._rows))].append((value, identifier, line))
-
-    def write(self, task: Task) -> None:
-        with task.table("hashes", _HASHES) as table:
-            for part in self._rows:
-                part.sort()
-                table.partition({"hash": [r[0] for r in part], "id": [r[1] for r in part], "line": [r[2] for r in part]})
+def _files(results: Sequence[UnitResult], name: str) -> Shards:
+    return [result.files[name] for result in results]
 
 
-def judge_documents(task: Task) -> None:
-    """Worker: a verdict a document, and the hashes of those that pass."""
-    rules = load(tuple(task.settings["rules"]))
-    sieve = _Sieve(task)
-    lines = task.settings["lines"]
-    shard = Shard(**task.argument["shard"])
-    with task.table("verdicts", _VERDICTS) as table:
-        for row in task.records(rows(task.storage.local(shard.path, shard.sha256)), lambda row: str(row["lang"])):
-            split, reason = "train", ""
-            if row["id"].hex() in sieve.documents:
-                split = "heldout"
-            else:
-                reason = next((found for name, rule in rules if (found := rule(row, task.settings.get(name) or {}))), "")
-                if not reason and row["group"] in sieve.groups:
-                    reason = "heldout_group"
-                if not reason and sieve.contaminated(row["text"]):
-                    reason = "contaminated"
-            pieces = row["text"].split("\n")
-            if not reason and split == "train":
-                sieve.add(hash128(row["text"], "document"), row["id"], WHOLE)
-                if lines is not None and len(pieces) > 1:
-                    for number, line in enumerate(pieces):
-                        if len(line) >= lines["min_characters"]:
-                            sieve.add(hash128(line_fingerprint(line).to_bytes(8, "big"), "line"), row["id"], number)
-            table.row({"id": row["id"], "lang": row["lang"], "reason": reason, "split": split, "lines": len(pieces)})
-            task.ledger.keep(row["lang"])
-    sieve.write(task)
-
-
-def judge_pairs(task: Task) -> None:
-    """Worker: a verdict a pair, and the hashes of those that pass."""
-    sieve = _Sieve(task)
-    bounds = task.settings["pairs"]
-    ratio = round(bounds["max_length_ratio"] * 10_000)
-    shard = Shard(**task.argument["shard"])
-    with task.table("verdicts", _VERDICTS) as table:
-        for row in task.records(rows(task.storage.local(shard.path, shard.sha256)), lambda row: f"{row['lang_a']}-{row['lang_b']}"):
-            a, b = row["text_a"], row["text_b"]
-            short, long = sorted((len(a), len(b)))
-            if not short:
-                reason = "empty_side"
-            elif a == b:
-                reason = "identical_sides"
-            elif long > bounds["max_characters"]:
-                reason = "too_long"
-            elif long >= 40 and long * 10_000 > short * ratio:
-                reason = "length_ratio"
-            elif row["group"] in sieve.groups:
-                reason = "heldout_group"
-            elif sieve.contaminated(a) or sieve.contaminated(b):
-                reason = "contaminated"
-            else:
-                reason = ""
-                sieve.add(hash128(f"{row['lang_a']}\0{row['lang_b']}\0{a}\0{b}", "pair"), row["id"], WHOLE)
-            name = f"{row['lang_a']}-{row['lang_b']}"
-            table.row({"id": row["id"], "lang": name, "reason": reason, "split": "train", "lines": 1})
-            task.ledger.keep(name)
-    sieve.write(task)
-
-
-def resolve(task: Task) -> None:
-    """Worker: within a partition, who is the first of each set of equals."""
-    number = task.argument["partition"]
-    found: list[tuple[bytes, bytes, int]] = []
-    for plain in task.argument["shards"]:
-        shard = Shard(**plain)
-        batch = open_file(task.storage.local(shard.path, shard.sha256)).get_batch(number)
-        found.extend(zip(*(batch.column(i).to_pylist() for i in range(3)), strict=True))
-    # A document and a line never share a hash: their keys differ. Lines are dropped only where a line is equal; documents whole.
-    found.sort()
-    duplicates: list[tuple[bytes, int, bytes, int, bool]] = []
-    start = 0
-    while start < len(found):
-        end = start
-        while end < len(found) and found[end][0] == found[start][0]:
-            end += 1
-        if end - start > 1:
-            survivor = found[start][1]
-            size = end - start
-            duplicates.extend(
-                (identifier, line, survivor, size, at == start) for at, (_, identifier, line) in enumerate(found[start:end], start)
-            )
-        start = end
-    duplicates.sort()
-    with task.table("duplicates", _DUPLICATES) as table:
-        for identifier, line, survivor, size, first in duplicates:
-            table.row({"id": identifier, "line": line, "survivor": survivor, "size": size, "first": first})
-    task.counts["duplicates"] = len(duplicates)
-
-
-def decide(task: Task) -> None:
-    """Worker: verdicts ⋈ duplicates -> decisions, row-aligned with the documents."""
-    shard = Shard(**task.argument["verdicts"])
-    verdicts = read_table(task.storage.local(shard.path, shard.sha256)).to_pylist()
-    wanted = {row["id"] for row in verdicts}
-    found = _duplicates_of(task, wanted)
-    task.counts["dropped_lines"] = 0
-    with task.table("decisions", decisions.schema()) as table:
-        for row in task.records(verdicts, lambda row: str(row["lang"])):
-            identifier, reason, dropped = row["id"], row["reason"], []
-            cluster, size = identifier, 1
-            for line, survivor, count, first in found.get(identifier, ()):
-                if line == WHOLE:
-                    cluster, size = survivor, count
-                    if survivor != identifier and not reason:
-                        reason = "duplicate"
-                elif not first:
-                    dropped.append(line)
-            if not reason and dropped and len(dropped) >= row["lines"]:
-                reason = "duplicate_lines_of_others"
-            dropped = [] if reason else sorted(dropped)
-            table.row(
-                {"id": identifier, "keep": not reason, "reason": reason, "split": row["split"], "dropped_lines": dropped, "cluster": cluster,
-                 "cluster_size": size}
-            )  # fmt: skip
-            if reason:
-                task.ledger.drop(row["lang"], reason)
-            else:
-                task.ledger.keep(row["lang"])
-            task.counts["dropped_lines"] += len(dropped)
-
-
-def _duplicates_of(task: Task, wanted: set[bytes]) -> dict[bytes, list[tuple[int, bytes, int, bool]]]:
-    """The duplicate entries of some documents: (line, survivor, size of the set, whether this is its first).
-
-    The files are sorted by id, so only the part that a wanted id can lie in is read.
-    """
-    result: dict[bytes, list[tuple[int, bytes, int, bool]]] = {}
-    for plain in task.given["duplicates"]:
-        shard = Shard(**plain)
-        if not shard.rows:
-            continue
-        table = read_table(task.storage.local(shard.path, shard.sha256))
-        ids = _first_eight(table["id"])
-        sought = np.sort(np.frombuffer(b"".join(identifier[:8] for identifier in sorted(wanted)), dtype=">u8").astype(np.uint64))
-        low, high = np.searchsorted(ids, sought, "left"), np.searchsorted(ids, sought, "right")
-        positions = np.unique(np.concatenate([np.arange(a, b) for a, b in zip(low, high, strict=True) if b > a] or [np.zeros(0, np.int64)]))
-        if not len(positions):
-            continue
-        for row in table.take(pa.array(positions, pa.int64())).to_pylist():
-            if row["id"] in wanted:
-                result.setdefault(row["id"], []).append((row["line"], row["survivor"], row["size"], row["first"]))
-    return result
-
-
-def _first_eight(column: pa.ChunkedArray) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """The first eight bytes of fixed 16-byte values as big-endian numbers, in the order of the bytes."""
-    flat = column.combine_chunks()
-    raw = np.frombuffer(flat.buffers()[1], dtype=">u8").reshape(-1, 2)[flat.offset : flat.offset + len(flat), 0]
-    return raw.astype(np.uint64)
+def _plain(shards: Shards) -> list[dict[str, Any]]:
+    return [s.plain() for s in shards]

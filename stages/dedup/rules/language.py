@@ -8,14 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from pipeline.text.identify import agrees, supported
-from stages.dedup.rules import ten_thousandths
+from stages.dedup.rules import Columns, Mask, ten_thousandths
+
+READS = ("characters", "identified", "identified_score")
 
 
-def reason(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
-    """`wrong_language` or None."""
-    if row["characters"] < settings["min_characters"] or row["lang"] not in supported() or row["identified"] == "und":
-        return None
-    if agrees(row["lang"], row["identified"]) or row["identified_score"] < ten_thousandths(settings["min_score"]):
-        return None
-    return "wrong_language"
+def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
+    """`wrong_language`."""
+    judged = (columns["characters"] >= settings["min_characters"]) & (columns["identified_score"] >= ten_thousandths(settings["min_score"]))
+    wrong = np.zeros(len(judged), np.bool_)
+    for row in np.flatnonzero(judged):
+        declared, found = columns["lang"][row], columns["identified"][row]
+        wrong[row] = declared in supported() and found != "und" and not agrees(declared, found)
+    return [("wrong_language", wrong)]

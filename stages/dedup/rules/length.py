@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stages.dedup.rules import Columns, Mask
 
-def reason(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
-    """`too_short`, `too_long`, `too_few_words`, or None."""
-    if row["characters"] < settings["min_characters"]:
-        return "too_short"
-    if row["characters"] > settings["max_characters"]:
-        return "too_long"
-    if row["words"] < settings["min_words"]:
-        return "too_few_words"
-    return None
+READS = ("characters", "words")
+
+
+def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
+    """`too_short`, `too_long`, `too_few_words`."""
+    return [
+        ("too_short", columns["characters"] < settings["min_characters"]),
+        ("too_long", columns["characters"] > settings["max_characters"]),
+        ("too_few_words", columns["words"] < settings["min_words"]),
+    ]

@@ -1,25 +1,31 @@
-"""repetition: repeated lines and 2-grams, and text that is not letters (Gopher, Rae et al. 2021, table A1)."""
+"""repetition: repeated lines, paragraphs and n-grams, and text that is not letters (Gopher, Rae et al. 2021, table A1).
+
+All are shares in 1/10,000 of the document's characters (of its lines or paragraphs where the name says so); more of it is worse, but for letters.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from stages.dedup.rules import ten_thousandths
+from stages.dedup.rules import Columns, Mask, ten_thousandths
 
-MIN_WORDS_FOR_2GRAMS = 20
+_LINES = ("duplicate_line_share", "duplicate_line_characters_share", "duplicate_paragraph_share", "duplicate_paragraph_characters_share")
+_NGRAMS = (*(f"top_{n}gram_share" for n in range(2, 5)), *(f"duplicate_{n}gram_share" for n in range(5, 11)))
+READS = (*_LINES, *_NGRAMS, "words", "letters_share", "symbol_word_ratio")
 
 
-def reason(row: Mapping[str, Any], settings: Mapping[str, Any]) -> str | None:
-    """`duplicate_lines`, `repeated_2gram`, `not_letters`, `symbols`, or None."""
-    if row["duplicate_line_share"] > ten_thousandths(settings["max_duplicate_line_share"]):
-        return "duplicate_lines"
-    if row["duplicate_line_characters_share"] > ten_thousandths(settings["max_duplicate_line_characters_share"]):
-        return "duplicate_lines"
-    if row["words"] >= MIN_WORDS_FOR_2GRAMS and row["top_2gram_share"] > ten_thousandths(settings["max_top_2gram_share"]):
-        return "repeated_2gram"
-    if row["letters_share"] < ten_thousandths(settings["min_letters_share"]):
-        return "not_letters"
-    if row["symbol_word_ratio"] > ten_thousandths(settings["max_symbol_word_ratio"]):
-        return "symbols"
-    return None
+def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
+    """`duplicate_lines`, `duplicate_paragraphs`, `repeated_2gram` … `repeated_10gram`, `not_letters`, `symbols`."""
+    long_enough = columns["words"] >= settings["min_words_for_ngrams"]
+    found = [
+        (f"duplicate_{'lines' if 'line' in name else 'paragraphs'}", columns[name] > ten_thousandths(settings[f"max_{name}"]))
+        for name in _LINES
+    ]
+    for kind, bounds in (("top", settings["max_top_ngram_shares"]), ("duplicate", settings["max_duplicate_ngram_shares"])):
+        found += [
+            (f"repeated_{n}gram", long_enough & (columns[f"{kind}_{n}gram_share"] > ten_thousandths(share))) for n, share in bounds.items()
+        ]
+    found.append(("not_letters", columns["letters_share"] < ten_thousandths(settings["min_letters_share"])))
+    found.append(("symbols", columns["symbol_word_ratio"] > ten_thousandths(settings["max_symbol_word_ratio"])))
+    return found

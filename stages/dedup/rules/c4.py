@@ -1,0 +1,18 @@
+"""c4: too few sentences, or program code (Raffel et al. 2020, section 2.2); counts of the document, see `C4Rule`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stages.dedup.rules import Columns, Mask
+
+READS = ("sentences", "curly_brackets")
+
+
+def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
+    """`c4_few_sentences`, `c4_curly_brackets`."""
+    return [
+        ("c4_few_sentences", columns["sentences"] < settings["min_sentences"]),
+        ("c4_curly_brackets", columns["curly_brackets"] > settings["max_curly_brackets"]),
+    ]

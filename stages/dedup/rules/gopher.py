@@ -1,0 +1,45 @@
+"""gopher: quality by counts of words and lines (Rae et al. 2021, appendix A.1.1); each bound's direction and unit stands in `GopherRule`.
+
+The mean length of words says nothing where words are estimated, so in scripts without spaces it is not judged; stop words are judged where `clean` has a list.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from pipeline.errors import ConfigError
+from pipeline.text.languages import lookup
+from stages.dedup.rules import Columns, Mask, ten_thousandths
+
+READS = (
+    "non_symbol_words", "mean_word_length", "symbol_word_ratio", "bullet_line_share", "ellipsis_line_share", "words_with_letters_share", "stop_words",
+)  # fmt: skip
+
+
+def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
+    """`gopher_short`, `gopher_long`, `gopher_short_words`, `gopher_long_words`, `gopher_symbols`, `gopher_bullets`, `gopher_ellipses`, `gopher_few_letters`,
+    `gopher_stop_words`."""
+    words, length = columns["non_symbol_words"], columns["mean_word_length"]
+    codes = {lang: _is_spaced(lang) for lang in set(columns["lang"].tolist())}
+    spaced = np.array([codes[lang] for lang in columns["lang"].tolist()], np.bool_)
+    return [
+        ("gopher_short", words < settings["min_words"]),
+        ("gopher_long", words > settings["max_words"]),
+        ("gopher_short_words", spaced & (length < ten_thousandths(settings["min_mean_word_length"]))),
+        ("gopher_long_words", spaced & (length > ten_thousandths(settings["max_mean_word_length"]))),
+        ("gopher_symbols", columns["symbol_word_ratio"] > ten_thousandths(settings["max_symbol_word_ratio"])),
+        ("gopher_bullets", columns["bullet_line_share"] > ten_thousandths(settings["max_bullet_line_share"])),
+        ("gopher_ellipses", columns["ellipsis_line_share"] > ten_thousandths(settings["max_ellipsis_line_share"])),
+        ("gopher_few_letters", columns["words_with_letters_share"] < ten_thousandths(settings["min_words_with_letters_share"])),
+        ("gopher_stop_words", (columns["stop_words"] >= 0) & (columns["stop_words"] < settings["min_stop_words"])),
+    ]
+
+
+def _is_spaced(lang: str) -> bool:
+    try:
+        return lookup(lang).spaced
+    except ConfigError:
+        return True
