@@ -1,4 +1,4 @@
-"""Hashes that are the same on every machine: keys, partitions, n-grams and line fingerprints.
+"""Hashes that are the same on every machine: keys, ids and partitions.
 
 All are BLAKE2b (RFC 7693) cut to 64 or 128 bits. A key name separates uses, so that, say, the partition of a document says
 nothing about whether it is held out. Integers are unsigned and big-endian, so their high bits are the first bytes.
@@ -6,19 +6,7 @@ nothing about whether it is held out. Integers are unsigned and big-endian, so t
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
 from hashlib import blake2b
-from typing import Any
-
-import numpy as np
-
-from pipeline.text.characters import LONG_WORD_SCRIPTS, MARKS, SHORT_WORD_SCRIPTS, UNSPACED
-
-# A word is a run of letters, digits and their marks; one of an unspaced script stands for itself, with its marks.
-_UNIT = re.compile(f"[{SHORT_WORD_SCRIPTS}]|[{LONG_WORD_SCRIPTS}][{MARKS}]*|(?:[^\\W_{UNSPACED}]|[{MARKS}\u200c\u200d])+")
-_DIGIT = re.compile(r"\d")
-_DROPPED_FROM_LINES = re.compile(f"[^\\w{MARKS} ]|_")
 
 
 def hash64(data: bytes | str, key: str) -> int:
@@ -59,39 +47,3 @@ def partition(hash64: int, partitions: int) -> int:
 def share_below(hash64: int, share_in_millionths: int) -> bool:
     """Whether a 64-bit hash falls into the first so many millionths of all hashes: none at 0, all at 1,000,000."""
     return hash64 * 1_000_000 < share_in_millionths << 64
-
-
-def ngram_units(text: str) -> list[str]:
-    """The units that n-grams are made of: lower-cased words without punctuation, marks kept; characters in unspaced scripts."""
-    return [match.group() for match in _UNIT.finditer(text.lower())]
-
-
-def _ngrams(text: str, n: int) -> Iterator[bytes]:
-    units = [unit.encode("utf-8", "surrogatepass") for unit in ngram_units(text)]
-    for start in range(len(units) - n + 1):
-        yield b" ".join(units[start : start + n])
-
-
-def word_ngram_hashes(text: str, n: int) -> np.ndarray[Any, np.dtype[np.uint64]]:
-    """Distinct 64-bit hashes of all word n-grams, sorted: shape (distinct n-grams,), uint64; empty under n words.
-
-    In scripts without spaces each character with its marks is a unit, so an n-gram there is n characters long. Two texts share a run of n
-    words, case and punctuation aside, if and (but for 2^-64) only if their arrays share a value.
-
-    Raises:
-        ValueError: n is below 1.
-    """
-    if n < 1:
-        raise ValueError(f"n is {n}; an n-gram has at least 1 word")
-    hashes = {int.from_bytes(blake2b(gram, digest_size=8, key=b"ngram").digest(), "big") for gram in _ngrams(text, n)}
-    return np.array(sorted(hashes), dtype=np.uint64)
-
-
-def line_fingerprint(line: str) -> int:
-    """64 bits that are equal for lines that differ only in case, in which digits they have, and in punctuation.
-
-    As cc_net's paragraph key (Wenzek et al. 2020), but combining marks stay, without which many Indic and Thai lines
-    would be one. A line of nothing but punctuation has the fingerprint of the empty line.
-    """
-    kept = _DROPPED_FROM_LINES.sub("", _DIGIT.sub("0", line.lower()))
-    return hash64(" ".join(kept.split()), key="line")

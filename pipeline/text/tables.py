@@ -21,6 +21,7 @@ POINTS = 0x323B0
 """Code points that the tables cover."""
 
 ETHIOPIC_WORDSPACE = 0x1361
+"""The two dots that part words in older Amharic and Tigrinya typesetting, where no space does."""
 
 Bytes = np.ndarray[Any, np.dtype[np.uint8]]
 
@@ -48,6 +49,7 @@ def classes() -> Bytes:
     for character in TERMINALS:
         found[ord(character)] |= TERMINAL
     found[ETHIOPIC_WORDSPACE] |= SPACE
+    found[[0x200C, 0x200D]] = MARK  # the joiners are letters' business in Persian and Indic scripts: they part no word
     return found
 
 

@@ -19,22 +19,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from pipeline.text.characters import LONG_WORD_SCRIPTS, MARKS, SHORT_WORD_SCRIPTS, UNSPACED
+from pipeline.text.characters import LONG_WORD_SCRIPTS, SHORT_WORD_SCRIPTS, UNSPACED
 
 SPACE = "▁"
 MAX_SPACED_CHARACTERS = 64
 
 _NEEDS_CUT = re.compile(f"[{UNSPACED}]|[^ \n]{{{MAX_SPACED_CHARACTERS + 1},}}")
 _PARTS = re.compile(f"{SPACE}?(?:[{SHORT_WORD_SCRIPTS}]{{1,8}}|[{LONG_WORD_SCRIPTS}]{{1,16}}|[^{UNSPACED}]{{1,{MAX_SPACED_CHARACTERS}}})")
-
-_SHORT_RUN = re.compile(f"[{SHORT_WORD_SCRIPTS}]+")
-_LONG_RUN = re.compile(f"[{LONG_WORD_SCRIPTS}]+")
-_MARKS = re.compile(f"[{MARKS}]+")
-_ANY_UNSPACED = re.compile(f"[{UNSPACED}]+")
-
-
-ETHIOPIC_WORDSPACE = "\u1361"
-"""The two dots that part words in older Amharic and Tigrinya typesetting, where no space does."""
 
 
 def split_words(text: str) -> list[str]:
@@ -51,19 +42,3 @@ def count_words(texts: Iterable[str]) -> dict[str, int]:
     for text in texts:
         counts.update(split_words(text))
     return dict(counts)
-
-
-def measure_words(text: str, spaced: bool) -> int:
-    """About how many words a text has; at least 1 unless it is empty.
-
-    Spaced: runs between spaces. Unspaced: two characters of Han, Kana or Yi, or four letters (their marks not counted) of
-    Thai, Khmer, Burmese, Tibetan and the like, make a word, rounded up over the text; what is in other scripts counts by
-    spaces. The two and four are round figures near the mean word of segmented Chinese (1.6) and Thai (about 4 letters),
-    good enough for bounds such as "at least 50 words" and the same on every machine.
-    """
-    if spaced:
-        return len(text.replace(ETHIOPIC_WORDSPACE, " ").split())
-    short = sum(map(len, _SHORT_RUN.findall(text)))
-    letters = len(_MARKS.sub("", "".join(_LONG_RUN.findall(text))))
-    others = sum(any(map(str.isalnum, run)) for run in _ANY_UNSPACED.sub(" ", text).split())
-    return -(-short // 2) + -(-letters // 4) + others

@@ -194,7 +194,7 @@ class Config(Section):
     urls: bool = True
     """Whether of several documents with one address only the first stays (duplicate_url)."""
     priority: tuple[str, ...] = ()
-    """Patterns of source names (`wiki/*`), best first: of duplicates the one from the best source stays, and among those the smallest id."""
+    """Patterns of file names as they stand in the `source` column (`wiki-*`), best first: of duplicates the one from the best source stays, and among those the smallest id."""
     pairs: PairRules = PairRules()
     """Rules on pairs."""
     partitions: int = Field(8, ge=1, le=4096)

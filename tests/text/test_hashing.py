@@ -6,12 +6,11 @@ import sys
 from hashlib import blake2b
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.text.hashing import document_id, hash64, hash128, line_fingerprint, ngram_units, partition, share_below, word_ngram_hashes
+from pipeline.text.hashing import document_id, hash64, hash128, partition, share_below
 
 U64 = st.integers(0, 2**64 - 1)
 
@@ -50,35 +49,11 @@ def test_a_share_is_about_that_share() -> None:
     assert abs(chosen - 2_000) < 200
 
 
-def test_ngrams_ignore_case_and_punctuation_but_keep_marks_and_take_characters_where_there_are_no_spaces() -> None:
-    assert ngram_units("Hello, नमस्ते दुनिया!") == ["hello", "नमस्ते", "दुनिया"]
-    assert ngram_units("我们ที่ ok") == ["我", "们", "ที่", "ok"]
-    assert np.array_equal(word_ngram_hashes("The quick, brown FOX", 3), word_ngram_hashes("the quick brown fox.", 3))
-    assert not np.intersect1d(word_ngram_hashes("कि का के", 1), word_ngram_hashes("क", 1)).size
-
-
-@settings(deadline=None)
-@given(st.lists(st.sampled_from("abc"), max_size=12), st.lists(st.sampled_from("abc"), max_size=12), st.integers(1, 4))
-def test_two_texts_share_a_hash_exactly_when_they_share_a_run_of_words(left: list[str], right: list[str], n: int) -> None:
-    def grams(words: list[str]) -> set[tuple[str, ...]]:
-        return {tuple(words[start : start + n]) for start in range(len(words) - n + 1)}
-
-    left_hashes, right_hashes = word_ngram_hashes(" ".join(left), n), word_ngram_hashes(" ".join(right), n)
-    assert left_hashes.dtype == np.uint64 and len(left_hashes) == len(grams(left))
-    assert len(np.intersect1d(left_hashes, right_hashes)) == len(grams(left) & grams(right))
-
-
-def test_line_fingerprints_join_what_differs_in_case_digits_and_punctuation_only() -> None:
-    assert line_fingerprint("Page 12 of 99!") == line_fingerprint("page 34 of 00")
-    assert line_fingerprint("page ٣٤ of 00") == line_fingerprint("page 34 of 00")
-    assert line_fingerprint("a - b") == line_fingerprint("a b") != line_fingerprint("ab")
-    assert line_fingerprint("कि") != line_fingerprint("का") and line_fingerprint("กา") != line_fingerprint("กี")
-
-
 def test_nothing_depends_on_the_hash_seed_or_locale() -> None:
     program = (
         "from pipeline.text.hashing import *; from pipeline.text.words import count_words; "
-        "print(hash64('x','k'), line_fingerprint('ÀB 1'), word_ngram_hashes('a b c d', 2).tolist(), list(count_words(['b a 我们 b'])))"
+        "from pipeline.text.measures import measure; "
+        "print(hash64('x','k'), measure('ÀB 1 i I', 'tr'), list(count_words(['b a 我们 b'])))"
     )
     root = Path(__file__).parents[2]
     seen = {

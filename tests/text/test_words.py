@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.text.normalise import normalise
-from pipeline.text.words import MAX_SPACED_CHARACTERS, count_words, measure_words, split_words
+from pipeline.text.words import MAX_SPACED_CHARACTERS, count_words, split_words
 
 
 @settings(deadline=None)
@@ -31,11 +31,3 @@ def test_distinct_words_of_repeated_unspaced_text_stay_few() -> None:
 def test_counts_are_sums_over_texts() -> None:
     assert count_words(["a b a", "b\nc"]) == {"▁a": 2, "▁b": 2, "▁c": 1}
     assert count_words([]) == {}
-
-
-def test_words_are_measured_by_spaces_or_by_letters_where_there_are_none() -> None:
-    assert measure_words("one two\nthree", spaced=True) == 3
-    assert measure_words("我们的语言", spaced=False) == 3
-    assert measure_words("สวัสดีครับ", spaced=False) == 2  # seven letters, three marks
-    assert measure_words("我们 say hello !", spaced=False) == 3
-    assert measure_words("", spaced=False) == measure_words("", spaced=True) == 0
