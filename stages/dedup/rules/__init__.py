@@ -13,9 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np  # a plan lists the rules and must not load it
 
 RULES = {
     "length": "stages.dedup.rules.length",
@@ -26,9 +27,9 @@ RULES = {
     "language": "stages.dedup.rules.language",
 }
 
-Columns = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
-Mask = np.ndarray[Any, np.dtype[np.bool_]]
-Rule = Callable[[Columns, Mapping[str, Any]], list[tuple[str, Mask]]]
+Columns = Mapping[str, "np.ndarray[Any, np.dtype[Any]]"]
+Mask: TypeAlias = "np.ndarray[Any, np.dtype[np.bool_]]"
+Rule = Callable[[Columns, Mapping[str, Any]], list[tuple[str, "Mask"]]]
 
 
 def load(names: tuple[str, ...]) -> list[tuple[str, Rule]]:
@@ -48,6 +49,8 @@ def ten_thousandths(share: float) -> int:
 
 def thresholds(langs: np.ndarray[Any, Any], default: int, own: Mapping[str, int]) -> np.ndarray[Any, np.dtype[np.int64]]:
     """The bound of each row: its language's own, else the default; int64, shape (rows,)."""
+    import numpy as np
+
     if not own:
         return np.full(len(langs), default, np.int64)
     return np.fromiter((own.get(lang, default) for lang in langs), np.int64, len(langs))

@@ -68,7 +68,10 @@ def write(folder: Path, records: dict[str, list[dict[str, Any]]]) -> Path:
                 "storage": "storage",
                 "stages": {
                     "ingest": {
-                        "sources": [{"kind": "jsonl", "path": "text/web-*.jsonl", **fields}, {"kind": "jsonl", "path": "text/wiki-*.jsonl", **fields}]
+                        "sources": [
+                            {"kind": "jsonl", "path": "text/web-*.jsonl", **fields},
+                            {"kind": "jsonl", "path": "text/wiki-*.jsonl", **fields},
+                        ]
                     },
                     "clean": {"identify": False},
                     "heldout": None,
