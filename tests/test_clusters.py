@@ -258,6 +258,7 @@ def test_the_batch_script_runs_on_one_machine_with_rays_own_symmetric_run(tmp_pa
         "sys.exit(7)\n"
     )
     (tmp_path / "pipeline").mkdir()
+    (tmp_path / "pipeline" / "__init__.py").touch()  # else an installed program would be taken
     (tmp_path / "pipeline" / "__main__.py").write_text(program)
     (tmp_path / "venv" / "bin").mkdir(parents=True)
     for name in ("python", "ray"):

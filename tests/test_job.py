@@ -265,6 +265,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, dict
 def _start(server: tuple[str, dict[str, str]], folder: Path, *overrides: str, **changes: str) -> subprocess.Popen[str]:
     """`submit` in a process of its own, in a folder whose `pipeline` is the program below."""
     (folder / "pipeline").mkdir(exist_ok=True)
+    # With an `__init__`, for a namespace package gives way to the program where it is installed.
+    (folder / "pipeline" / "__init__.py").touch()
     (folder / "pipeline" / "__main__.py").write_text(FAKE)
     (folder / ".git").mkdir(exist_ok=True)
     (folder / ".git" / "config").write_text("secret")
