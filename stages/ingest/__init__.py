@@ -19,16 +19,41 @@ from pipeline.artifacts import BITEXT, DOCUMENTS
 from pipeline.config import NonEmpty, Section
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Summary
 from pipeline.storage import Source
-from stages.ingest.sources import html, jsonl, parquet, text, tsv_pairs
+from stages.ingest.sources import (
+    delimited,
+    gettext_catalog,
+    html,
+    jsonl,
+    mediawiki_i18n,
+    parquet,
+    text,
+    tsv_pairs,
+    warc,
+    wet,
+    wikipedia,
+)  # fmt: skip
 
 VERSION = 1
-LIBRARIES = ("pyarrow", "selectolax", "zstandard")
+LIBRARIES = ("mwparserfromhell", "polib", "pyarrow", "resiliparse", "selectolax", "zstandard")
 GRADE = Grade.EXACT
 GLOBALS = ("languages",)
 INPUTS: dict[str, object] = {}
 OUTPUT = {"documents": DOCUMENTS, "bitext": BITEXT}
 
-AnySource = Annotated[text.Config | jsonl.Config | parquet.Config | html.Config | tsv_pairs.Config, Field(discriminator="kind")]
+AnySource = Annotated[
+    text.Config
+    | jsonl.Config
+    | parquet.Config
+    | html.Config
+    | delimited.Config
+    | gettext_catalog.Config
+    | mediawiki_i18n.Config
+    | wet.Config
+    | warc.Config
+    | wikipedia.Config
+    | tsv_pairs.Config,
+    Field(discriminator="kind"),
+]
 
 
 class Config(Section):

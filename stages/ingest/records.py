@@ -1,14 +1,15 @@
 """What a reader takes and what it yields: a file, a slice of it, and then records, pairs or damage, in the order of the file.
 
-    SourceFile + Slice  ->  reader  ->  Record | Pair | Damaged, ...
+    SourceFile + Slice  ->  reader  ->  Record | Pair | Dropped | Damaged | Pending, ...
 
-Every place is an `offset` into the decompressed bytes of the file (the row number in a columnar file) and an `ordinal`, so that a
-document keeps its identity however the file is cut or compressed. Nothing is left out in silence: what cannot be read is yielded as
-`Damaged`.
+Every place is an `offset` into the decompressed bytes of the file (the row number in a columnar file, the stored offset of the stream in
+a bz2 file that is cut between its streams) and an `ordinal`, so that a document keeps its identity however the file is cut. Nothing is
+left out in silence: what cannot be read is yielded as `Damaged`, what is no text by the source's own rules as `Dropped`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -72,6 +73,16 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
+class Dropped:
+    """A record that was read and is not taken, for a named reason: a redirect, an untranslated message, a picture in a web archive."""
+
+    offset: int
+    ordinal: int
+    reason: str
+    lang: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Damaged:
     """Something that could not be read and is quarantined.
 
@@ -83,7 +94,8 @@ class Damaged:
     what is lost can be told as a share of the file (`offset` counts decompressed bytes); 0 where all of the file is lost.
 
     Reasons of streams: truncated, corrupt, garbage_tail, expansion_ratio, expansion_total, utf16. Of records: record_too_long,
-    invalid_utf8, lone_surrogate, bad_json, duplicate_key, missing_text, bad_field, too_few_columns, nested_too_deeply.
+    invalid_utf8, lone_surrogate, bad_json, duplicate_key, missing_text, bad_field, too_few_columns, nested_too_deeply, bad_csv, bad_frame,
+    bad_http, bad_charset, bad_html, bad_xml, bad_markup, bad_catalog.
     """
 
     offset: int
@@ -94,4 +106,12 @@ class Damaged:
     stored_offset: int | None = None
 
 
-Item = Record | Pair | Damaged
+Item = Record | Pair | Dropped | Damaged
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """A record that a native library is yet to make. It has its number by then, so one that kills its worker can be set apart."""
+
+    lang: str | None
+    make: Callable[[], Item]

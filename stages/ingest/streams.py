@@ -299,6 +299,51 @@ def lines(chunks: Iterator[bytes | Damaged], max_line_bytes: int = 16 << 20, sta
         yield offset, _line(b"".join(held), offset)
 
 
+def quoted_lines(
+    chunks: Iterator[bytes | Damaged], max_line_bytes: int, start: int = 0, *, in_quotes: bool = False
+) -> Iterator[tuple[int, bytes] | Damaged]:
+    """Like `lines`, but an LF between an odd quotation mark and an even one is text. `in_quotes`: whether that is so at `start`."""
+    offset, held, held_bytes, odd = start, list[bytes](), 0, in_quotes
+    head = start == 0
+    for chunk in _with_whole_head(chunks) if head else chunks:
+        if isinstance(chunk, Damaged):
+            yield Damaged(offset, None, chunk.reason, True, f"at byte {chunk.offset}: {chunk.detail}", chunk.stored_offset)
+            return
+        if head:
+            head = False
+            if chunk.startswith(_UTF16_MARKS):
+                yield Damaged(0, None, "utf16", True, "byte order mark of UTF-16 or UTF-32; convert the file to UTF-8", 0)
+                return
+        *ended, rest = chunk.split(b"\n")
+        for part in ended:
+            odd ^= part.count(b'"') & 1 == 1
+            held_bytes += len(part) + 1
+            if held_bytes <= max_line_bytes + 1:
+                held.append(part + b"\n")
+            else:
+                held.clear()
+            if odd:
+                continue
+            if held_bytes > max_line_bytes + 1:
+                yield Damaged(offset, held_bytes, "record_too_long", False, f"a row of more than {max_line_bytes} bytes")
+            else:
+                yield offset, _line(b"".join(held)[:-1], offset)
+            offset += held_bytes
+            held, held_bytes = [], 0
+        odd ^= rest.count(b'"') & 1 == 1
+        held_bytes += len(rest)
+        if held_bytes > max_line_bytes:
+            held.clear()
+        elif rest:
+            held.append(rest)
+    if held_bytes > max_line_bytes:
+        yield Damaged(offset, held_bytes, "record_too_long", False, f"a row of more than {max_line_bytes} bytes")
+    elif odd and held_bytes:
+        yield Damaged(offset, held_bytes, "truncated", False, "the file ends within quotation marks")
+    elif held_bytes:
+        yield offset, _line(b"".join(held), offset)
+
+
 def _line(line: bytes, offset: int) -> bytes:
     if offset == 0:
         line = line.removeprefix(codecs.BOM_UTF8)

@@ -29,7 +29,7 @@ from pipeline.text.hashing import document_id
 from pipeline.units import Phase, Unit
 from stages.ingest import Config
 from stages.ingest.listing import missing_languages
-from stages.ingest.records import Damaged, Pair, Record, Slice, SourceFile
+from stages.ingest.records import Damaged, Dropped, Item, Pair, Pending, Record, Slice, SourceFile
 from stages.ingest.sources import SOURCES
 
 GROUP_CUT = 16
@@ -181,8 +181,11 @@ def read_unit(task: Task) -> None:
             name = plain["name"].partition("/")[2]
             part = Slice(**plain["slice"])
             items = module.read(lambda url=file.url: open_source(url), file, part, config)
-            for item in task.records(items, _lang_of):
-                if isinstance(item, Damaged):
+            for found in task.records(items, _lang_of):
+                item = found.make() if isinstance(found, Pending) else found
+                if isinstance(item, Dropped):
+                    task.ledger.drop(_code(item.lang) or "und", item.reason)
+                elif isinstance(item, Damaged):
                     lost = _lost_bytes(item, file, part)
                     damaged_bytes += lost
                     task.ledger.quarantine(file.lang or "und", item.reason)
@@ -202,8 +205,8 @@ def read_unit(task: Task) -> None:
     task.counts["damaged_bytes"] = damaged_bytes
 
 
-def _lang_of(item: Record | Pair | Damaged) -> str:
-    return (item.lang or "und") if isinstance(item, Record) else "und"
+def _lang_of(item: Item | Pending) -> str:
+    return "und" if isinstance(item, Pair | Damaged) else (item.lang or "und")
 
 
 def _lost_bytes(item: Damaged, file: SourceFile, part: Slice) -> int:

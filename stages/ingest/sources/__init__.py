@@ -11,5 +11,11 @@ SOURCES = {
     "jsonl": "stages.ingest.sources.jsonl",
     "parquet": "stages.ingest.sources.parquet",
     "html": "stages.ingest.sources.html",
+    "csv": "stages.ingest.sources.delimited",
+    "gettext": "stages.ingest.sources.gettext_catalog",
+    "mediawiki-i18n": "stages.ingest.sources.mediawiki_i18n",
+    "wet": "stages.ingest.sources.wet",
+    "warc": "stages.ingest.sources.warc",
+    "wikipedia": "stages.ingest.sources.wikipedia",
     "tsv-pairs": "stages.ingest.sources.tsv_pairs",
 }

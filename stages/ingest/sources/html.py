@@ -30,7 +30,7 @@ from stages.ingest.sources.base import OpenRaw, SourceConfig, chunks_of, stated_
 from stages.ingest.streams import decode, whole
 
 _HEADINGS = ("h1", "h2", "h3", "h4", "h5", "h6")
-_MAX_DEPTH = 512
+MAX_DEPTH = 512
 _SPACE = re.compile("[ \t\n\f\r]+")
 _TAG = re.compile(r"<(/?)([a-zA-Z][a-zA-Z0-9-]*)[^>]*?(/?)>")
 _EMPTY = ("area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "param", "source", "track", "wbr")
@@ -81,8 +81,8 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
     with open_raw() as raw:
         data = whole(chunks_of(raw, file, config), config.max_record_bytes)
     text = data if isinstance(data, Damaged) else decode(data)
-    if isinstance(text, str) and _depth(text) > _MAX_DEPTH:
-        text = Damaged(0, len(text.encode()), "nested_too_deeply", True, f"elements more than {_MAX_DEPTH} deep", 0)
+    if isinstance(text, str) and depth(text) > MAX_DEPTH:
+        text = Damaged(0, len(text.encode()), "nested_too_deeply", True, f"elements more than {MAX_DEPTH} deep", 0)
     if isinstance(text, Damaged):
         yield text
         return
@@ -147,13 +147,13 @@ def _attribute_around(node: Any, name: str | None) -> str | None:
     return None
 
 
-def _depth(text: str) -> int:
+def depth(text: str) -> int:
     """An upper estimate of how deep elements nest, from tags alone and in linear time; elements that close each other do not count."""
-    depth = deepest = 0
-    for match in _TAG.finditer(text):
+    nested = deepest = 0
+    for match in _TAG.finditer(text, 0, text.rfind(">") + 1):  # behind it a search would begin at each `<` and find nothing
         closing, name, empty = match.groups()
         if name.lower() in _UNNESTED or empty:
             continue
-        depth = max(0, depth - 1) if closing else depth + 1
-        deepest = max(deepest, depth)
+        nested = max(0, nested - 1) if closing else nested + 1
+        deepest = max(deepest, nested)
     return deepest
