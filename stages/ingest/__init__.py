@@ -19,16 +19,18 @@ from pipeline.artifacts import BITEXT, DOCUMENTS
 from pipeline.config import NonEmpty, Section
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Summary
 from pipeline.storage import Source
-from stages.ingest.sources import html, jsonl, parquet, text, tsv_pairs
+from stages.ingest.sources import html, jsonl, moses, parquet, text, tmx, tsv_pairs
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("pyarrow", "selectolax", "zstandard")
 GRADE = Grade.EXACT
 GLOBALS = ("languages",)
 INPUTS: dict[str, object] = {}
 OUTPUT = {"documents": DOCUMENTS, "bitext": BITEXT}
 
-AnySource = Annotated[text.Config | jsonl.Config | parquet.Config | html.Config | tsv_pairs.Config, Field(discriminator="kind")]
+AnySource = Annotated[
+    text.Config | jsonl.Config | parquet.Config | html.Config | tsv_pairs.Config | moses.Config | tmx.Config, Field(discriminator="kind")
+]
 
 
 class Config(Section):
@@ -38,8 +40,10 @@ class Config(Section):
     """Where the text lies; see stages/ingest/sources."""
     pivot: NonEmpty | None = None
     """Language whose documents are paired with those of every other language by alignment group."""
-    unit_bytes: int = Field(64 << 20, ge=1 << 10)
-    """Largest unit of work, in bytes as stored."""
+    unit_bytes: int = Field(16 << 20, ge=1 << 10)
+    """Largest unit of work, in bytes as stored, and most text in a shard of what is read: a stream that cannot be split is cut into several."""
+    partitions: int = Field(16, ge=1, le=4096)
+    """Partitions in which aligned documents are paired; more for a larger corpus."""
 
 
 def list_inputs(config: Config, context: ListContext) -> list[Source]:

@@ -12,4 +12,6 @@ SOURCES = {
     "parquet": "stages.ingest.sources.parquet",
     "html": "stages.ingest.sources.html",
     "tsv-pairs": "stages.ingest.sources.tsv_pairs",
+    "moses": "stages.ingest.sources.moses",
+    "tmx": "stages.ingest.sources.tmx",
 }
