@@ -354,7 +354,7 @@ def list_sources(path: str, spellings: dict[str, tuple[str, ...]]) -> list[Sourc
         MissingSourceError: the place cannot be reached, or a file that matches cannot be read.
     """
     found: list[Source] = []
-    fixed = len(_fixed_root(path))
+    fixed = len(fixed_root(path))
     if "{lang}" in path:
         for lang, codes in spellings.items():
             for code in codes:
@@ -367,7 +367,7 @@ def list_sources(path: str, spellings: dict[str, tuple[str, ...]]) -> list[Sourc
     return sorted(found, key=lambda source: (source.name, source.lang or ""))
 
 
-def _fixed_root(path: str) -> str:
+def fixed_root(path: str) -> str:
     """The leading folders of a pattern that hold no wildcard."""
     plain = re.split(r"[*?\[{]", path, maxsplit=1)[0]
     return plain.rpartition("/")[0] + "/" if "/" in plain else ""

@@ -5,9 +5,10 @@ Readers are the schemas of `pipeline.artifacts`. Files are Arrow IPC without com
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pyarrow as pa
@@ -15,6 +16,8 @@ import pyarrow as pa
 from pipeline.errors import IntegrityError
 
 ROWS_PER_BATCH = 4096
+BYTES_PER_BATCH = 8 << 20
+"""Text of a batch of a `CutTable`: a reader holds no more at once, however long documents are (one alone may be longer)."""
 
 
 class TableWriter:
@@ -71,6 +74,51 @@ class TableWriter:
             if not field.nullable and batch.column(field.name).null_count:
                 raise ValueError(f"the column {field.name!r} may hold no null")
         self._writer.write_batch(batch)
+
+
+class CutTable:
+    """Writes rows in batches of bounded size, and goes on in a new file where the one that is open would hold more than `max_bytes` of text.
+
+    So what one worker reads as a stream is shared by many in the next stage. Where the cuts fall hangs on the rows alone. A row is a tuple in the order of
+    the schema's columns; `files` opens file 0, 1, …, each when the one before is closed.
+    """
+
+    def __init__(self, files: Callable[[int], AbstractContextManager[TableWriter]], schema: pa.Schema, max_bytes: int) -> None:
+        self._files, self._schema, self._max_bytes = files, schema, max_bytes
+        self._stack = ExitStack()
+        self._writer = self._stack.enter_context(files(0))
+        self._number = 0
+        self._waiting: list[tuple[Any, ...]] = []
+        self._batch_bytes = self._file_bytes = 0
+
+    def row(self, values: tuple[Any, ...], size: int) -> None:
+        """Add a row that holds `size` bytes of text."""
+        if self._file_bytes + size > self._max_bytes and self._file_bytes:
+            self._flush()
+            self._stack.close()
+            self._number += 1
+            self._writer = self._stack.enter_context(self._files(self._number))
+            self._file_bytes = 0
+        elif len(self._waiting) >= ROWS_PER_BATCH or (self._batch_bytes + size > BYTES_PER_BATCH and self._waiting):
+            self._flush()
+        self._waiting.append(values)
+        self._batch_bytes += size
+        self._file_bytes += size
+
+    def _flush(self) -> None:
+        if self._waiting:
+            columns = zip(*self._waiting, strict=True)
+            arrays = [pa.array(column, type=field.type) for column, field in zip(columns, self._schema, strict=True)]
+            self._writer.batch(pa.record_batch(arrays, schema=self._schema))
+            self._waiting, self._batch_bytes = [], 0
+
+    def __enter__(self) -> CutTable:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self._flush()
+        self._stack.__exit__(kind, error, trace)
 
 
 @contextmanager

@@ -15,13 +15,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import IntegrityError
 from pipeline.failpoint import failpoint
 from pipeline.ledger import Ledger
 from pipeline.manifest import Shard
 from pipeline.storage import Published, Storage, canonical, digest
+
+if TYPE_CHECKING:
+    from pipeline.tables import CutTable
 
 T = TypeVar("T")
 
@@ -36,6 +39,13 @@ class UnitResult:
     counts: Mapping[str, Any]
     poison: tuple[int, ...]
     worked: bool = False
+
+    def parts(self, name: str) -> list[Shard]:
+        """The files of a table that was cut (`Task.cut_table`), in order."""
+        found = [self.files[name]]
+        while (part := self.files.get(f"{name}-{len(found)}")) is not None:
+            found.append(part)
+        return found
 
 
 def unit_path(stage: str, phase: str, key: str, name: str) -> str:
@@ -99,6 +109,12 @@ class Task:
         with write_table(path, schema, compression=compression, rows_per_batch=rows_per_batch) as writer:
             yield writer
         self._files[name] = (path, writer.rows, f"{name}.arrow")
+
+    def cut_table(self, name: str, schema: Any, max_bytes: int) -> CutTable:
+        """Write Arrow files `<key>.<name>.arrow`, `<key>.<name>-1.arrow`, … of at most `max_bytes` of text each (a longer row has one of its own)."""
+        from pipeline.tables import CutTable
+
+        return CutTable(lambda number: self.table(f"{name}-{number}" if number else name, schema), schema, max_bytes)
 
     @contextmanager
     def file(self, name: str) -> Iterator[Path]:

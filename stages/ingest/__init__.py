@@ -25,15 +25,17 @@ from stages.ingest.sources import (
     html,
     jsonl,
     mediawiki_i18n,
+    moses,
     parquet,
     text,
+    tmx,
     tsv_pairs,
     warc,
     wet,
     wikipedia,
 )  # fmt: skip
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("mwparserfromhell", "polib", "pyarrow", "resiliparse", "selectolax", "zstandard")
 GRADE = Grade.EXACT
 GLOBALS = ("languages",)
@@ -51,7 +53,9 @@ AnySource = Annotated[
     | wet.Config
     | warc.Config
     | wikipedia.Config
-    | tsv_pairs.Config,
+    | tsv_pairs.Config
+    | moses.Config
+    | tmx.Config,
     Field(discriminator="kind"),
 ]
 
@@ -63,8 +67,10 @@ class Config(Section):
     """Where the text lies; see stages/ingest/sources."""
     pivot: NonEmpty | None = None
     """Language whose documents are paired with those of every other language by alignment group."""
-    unit_bytes: int = Field(64 << 20, ge=1 << 10)
-    """Largest unit of work, in bytes as stored."""
+    unit_bytes: int = Field(16 << 20, ge=1 << 10)
+    """Largest unit of work, in bytes as stored, and most text in a shard of what is read: a stream that cannot be split is cut into several."""
+    partitions: int = Field(16, ge=1, le=4096)
+    """Partitions in which aligned documents are paired; more for a larger corpus."""
 
 
 def list_inputs(config: Config, context: ListContext) -> list[Source]:

@@ -11,26 +11,35 @@ from pipeline.stage import ListContext, NotFetchedError
 from pipeline.storage import Source, list_sources, without_userinfo
 from pipeline.text.spellings import spelling_table
 from stages.ingest import Config, npm
+from stages.ingest.partners import partners
 
 
 def list_files(config: Config, context: ListContext) -> list[Source]:
-    """All files of all sources, in the order of (source, name, language); `name` begins with the source's number.
+    """All files of all sources, in the order of (source, name, language); `name` begins with the source's number, with `~` where they are the partners of others.
 
     Raises:
-        MissingSourceError: a pattern matches nothing.
+        MissingSourceError: a pattern matches nothing, or a file lacks its partner.
         NotFetchedError: a package was not fetched yet, and may not be now.
     """
     spelled = spelling_table(context.languages)
     found: list[Source] = []
     for number, source in enumerate(config.sources):
-        path = _local(source.path, context, ("sources", number, "path"))
-        matched = list_sources(path, spelled)
-        if not matched:
-            wanted = f" for any of the {len(context.languages)} languages" if "{lang}" in path else ""
-            raise MissingSourceError(
-                f"source {without_userinfo(source.path)}: no file matches{wanted} ({without_userinfo(path)}). Correct stages.ingest.sources.{number}.path."
-            )
-        found.extend(replace(file, name=f"{number}/{file.name}") for file in matched)
+        sides: list[list[Source]] = []
+        for field, mark in (("path", ""), ("other", "~")):
+            stated: str | None = getattr(source, field, None)
+            if stated is None:
+                continue
+            path = _local(stated, context, ("sources", number, field))
+            matched = list_sources(path, spelled)
+            if not matched:
+                wanted = f" for any of the {len(context.languages)} languages" if "{lang}" in path else ""
+                raise MissingSourceError(
+                    f"source {without_userinfo(stated)}: no file matches{wanted} ({without_userinfo(path)}). Correct stages.ingest.sources.{number}.{field}."
+                )
+            sides.append([replace(file, name=f"{number}{mark}/{file.name}") for file in matched])
+        if len(sides) == 2:
+            partners(source.path, getattr(source, "other", ""), sides[0], sides[1], spelled)
+        found.extend(file for side in sides for file in side)
     return found
 
 

@@ -18,4 +18,6 @@ SOURCES = {
     "warc": "stages.ingest.sources.warc",
     "wikipedia": "stages.ingest.sources.wikipedia",
     "tsv-pairs": "stages.ingest.sources.tsv_pairs",
+    "moses": "stages.ingest.sources.moses",
+    "tmx": "stages.ingest.sources.tmx",
 }

@@ -21,8 +21,8 @@ from stages.ingest.streams import Caps, Compression, compression_of, has_utf16_m
 _FEW = 8
 """Most slices of a file whose every slice goes through all bytes before it, which then costs 3.5 times the file's bytes at most."""
 
-OpenRaw = Callable[[], BinaryIO]
-"""Opens the file as stored, anew with each call."""
+OpenRaw = Callable[..., BinaryIO]
+"""Opens the file as stored, anew with each call; given the URL of its partner, that."""
 
 
 class SourceConfig(Section):
@@ -41,14 +41,14 @@ class SourceConfig(Section):
     max_expansion: int = Field(200, ge=2)
     """Largest ratio of decompressed to compressed bytes, beyond the first 64 MiB; past it the rest of the file is quarantined."""
 
-    @field_validator("path")
+    @field_validator("path", "other", check_fields=False)
     @classmethod
     def _path_is_sound(cls, path: str) -> str:
         if re.search(r"[\x00-\x1f\x7f]", path):
             raise ValueError("a path must not hold control characters")
         places = re.findall(r"(?<!\$)\{[^}]*\}", path)
-        if places and places != ["{lang}"]:
-            raise ValueError(f"{places[0] if len(places) == 1 else ' '.join(places)} in a path; allowed is one {{lang}}")
+        if foreign := [place for place in places if place != "{lang}"]:
+            raise ValueError(f"{' '.join(foreign)} in a path; allowed is {{lang}}")
         if path.startswith("npm:"):
             try:
                 npm.parse(path)

@@ -4,7 +4,7 @@
                      ^ offset of the second document, whose text is its two lines joined by LF
 
 A blank line holds nothing but ASCII white space; it parts documents and belongs to none. A document in which one line cannot be read
-is quarantined as a whole. A slice owns the documents that start in it, so any cut of a file gives the same records.
+is quarantined as a whole. A slice owns the documents that start in it, so any cut of a file gives the same records; with `line_group` a file is one slice.
 """
 
 from __future__ import annotations
@@ -14,6 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Literal
 
+from pydantic import model_validator
+
+from pipeline.config import NonEmpty
 from stages.ingest.records import Damaged, Record, Slice, SourceFile
 from stages.ingest.sources.base import OpenRaw, SourceConfig, chunks_of, line_slices, lines_from, lines_in, stated_languages
 from stages.ingest.streams import decode, whole
@@ -29,6 +32,14 @@ class Config(SourceConfig):
     """Plain text."""
     documents: Literal["line", "blank-line", "file"] = "line"
     """What a document is: a line, the lines between blank lines, or the whole file."""
+    line_group: NonEmpty | None = None
+    """A name for files that are aligned line by line in many languages: the alignment group of a line is then `name:number`."""
+
+    @model_validator(mode="after")
+    def _lines_are_documents(self) -> Config:
+        if self.line_group is not None and self.documents != "line":
+            raise ValueError("line_group numbers lines; it needs documents: line")
+        return self
 
 
 def languages_of(file: SourceFile, config: Config) -> tuple[str, ...] | None:
@@ -38,13 +49,17 @@ def languages_of(file: SourceFile, config: Config) -> tuple[str, ...] | None:
 
 def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
     """Byte ranges of at most `max_bytes`, or the whole file where it cannot be cut."""
-    return [Slice()] if config.documents == "file" else line_slices(file, config, max_bytes)
+    is_whole = config.documents == "file" or config.line_group is not None  # lines are counted from the head
+    return [Slice()] if is_whole else line_slices(file, config, max_bytes)
 
 
 def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> Iterator[Record | Damaged]:
     """The documents that start in the slice."""
     lang = config.lang or file.lang
     with open_raw() as raw:
+        if config.line_group is not None:
+            yield from _numbered(lines_in(raw, file, part, config), lang, config)
+            return
         if config.documents == "file":
             found = iter([_whole_file(raw, file, config)])
         elif config.documents == "line":
@@ -58,6 +73,18 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
             offset, data = item
             text = decode(data, offset)
             yield text if isinstance(text, Damaged) else Record(offset, 0, text, lang, licence=config.licence)
+
+
+def _numbered(lines: Iterator[tuple[int, bytes] | Damaged], lang: str | None, config: Config) -> Iterator[Record | Damaged]:
+    """Each line with its number, from 1, as its group; blank and damaged ones are counted too."""
+    for number, item in enumerate(lines, 1):
+        if isinstance(item, Damaged):
+            yield item
+        elif item[1].strip():
+            text = decode(item[1], item[0])
+            yield (
+                text if isinstance(text, Damaged) else Record(item[0], 0, text, lang, f"{config.line_group}:{number}", None, config.licence)
+            )
 
 
 def _whole_file(raw: BinaryIO, file: SourceFile, config: Config) -> tuple[int, bytes] | Damaged:

@@ -3,13 +3,15 @@
     en<TAB>de                        ->  Pair(offset, 0, "en", "de", ...)
     path "bitext/{lang}-en.tsv.gz"   ->  lang_a is what {lang} stands for, lang_b "en"
 
-There is no quoting and no escape: a tab parts columns, LF ends a line, and quotation marks are text. White-space lines are skipped.
-A line with too few columns is quarantined (`too_few_columns`); a pair with an empty side is delivered, for the rules to drop and
-count.
+A tab parts columns, or what `delimiter` says; LF ends a line. Quotation marks are text unless `quoted` is set: then a column may stand in double quotes,
+in which two stand for one and the delimiter is text; a line in which one is not closed is quarantined (`open_quote`), as a text in quotes cannot hold a
+line feed. White-space lines are skipped. A line with too few columns is quarantined (`too_few_columns`); a pair with an empty side is delivered, for the
+rules to drop and count.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from typing import Literal
@@ -40,6 +42,10 @@ class Config(SourceConfig):
     """Column of the second side, from 0."""
     group_column: int | None = Field(None, ge=0)
     """Column of what aligns a pair with the same text in more languages."""
+    delimiter: str = Field("\t", min_length=1, max_length=1)
+    """Character that parts columns."""
+    quoted: bool = False
+    """Whether a column may stand in double quotes, as in CSV."""
     header: bool = False
     """Whether the first line names the columns and is skipped."""
     as_text: bool = False
@@ -113,10 +119,23 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
             if isinstance(text, Damaged):
                 yield text
                 continue
-            columns = text.split("\t")
+            columns = _columns(text, config)
+            if columns is None:
+                yield Damaged(offset, len(line), "open_quote", False, "a quotation mark is not closed")
+                continue
             wanted = max(config.column_a, config.column_b, config.group_column or 0) + 1
             if len(columns) < wanted:
                 yield Damaged(offset, len(line), "too_few_columns", False, f"{len(columns)} columns, {wanted} wanted")
                 continue
             group = None if config.group_column is None else columns[config.group_column] or None
             yield Pair(offset, 0, lang_a, lang_b, columns[config.column_a], columns[config.column_b], group, config.licence)
+
+
+def _columns(line: str, config: Config) -> list[str] | None:
+    """The columns of a line; None where a quotation mark is not closed."""
+    if not config.quoted:
+        return line.split(config.delimiter)
+    try:
+        return next(csv.reader([line], delimiter=config.delimiter, strict=True), [])
+    except csv.Error:
+        return None
