@@ -12,7 +12,7 @@ from typing import Any
 from pipeline.errors import IntegrityError
 from pipeline.manifest import Shard
 from pipeline.storage import Storage
-from pipeline.tables import rows
+from pipeline.tables import open_file, read_table, rows
 from pipeline.units import Unit
 
 
@@ -59,6 +59,42 @@ def decided(
         if row["id"] != decision["id"]:
             raise IntegrityError(f"{decisions.path}: its rows are not those of {text.path}", path=decisions.path)
         yield row, decision
+
+
+def decided_batches(storage: Storage, argument: dict[str, Any], columns: tuple[str, ...]) -> Iterator[tuple[Any, Any]]:
+    """Batches of text with the decisions on their rows, as Arrow record batch and table; `columns` of the text must hold `id`.
+
+    Raises:
+        IntegrityError: a row's ids differ.
+    """
+    text, decisions = Shard(**argument["text"]), Shard(**argument["decisions"])
+    reader = open_file(storage.local(text.path, text.sha256))
+    made = read_table(storage.local(decisions.path, decisions.sha256))
+    start = 0
+    for number in range(reader.num_record_batches):
+        batch = reader.get_batch(number).select(list(columns))
+        found = made.slice(start, batch.num_rows).combine_chunks()
+        start += batch.num_rows
+        if found.num_rows != batch.num_rows or not found["id"].combine_chunks().equals(batch.column("id")):
+            raise IntegrityError(f"{decisions.path}: its rows are not those of {text.path}", path=decisions.path)
+        yield batch, found
+
+
+def kept_texts(texts: Any, dropped_lines: Any) -> Any:
+    """`kept_text` of a whole column; Arrow large_string. Only texts that lose a line are touched."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    whole = texts.cast(pa.large_string())
+    cut = pc.greater(pc.list_value_length(dropped_lines), 0)
+    cut = cut.combine_chunks() if isinstance(cut, pa.ChunkedArray) else cut
+    if not pc.any(cut).as_py():
+        return whole
+    chosen = pc.indices_nonzero(cut)
+    shorter = [
+        kept_text(text, lines) for text, lines in zip(whole.take(chosen).to_pylist(), dropped_lines.take(chosen).to_pylist(), strict=True)
+    ]
+    return pc.replace_with_mask(whole, cut, pa.array(shorter, pa.large_string()))
 
 
 def kept_text(text: str, dropped_lines: list[int]) -> str:

@@ -60,6 +60,11 @@ class Packed:
         return self.num_rows + int(self.span_length.sum()) + len(self.span_length)
 
     @property
+    def num_cut_documents(self) -> int:
+        """Documents that lie in more than one row, or in more than one piece of a row."""
+        return int((np.unique(self.span_document, return_counts=True)[1] > 1).sum())
+
+    @property
     def fill(self) -> float:
         """Share of the rows that is not padding; 0 when there is no row."""
         return self.num_tokens / (self.num_rows * self.max_tokens) if self.num_rows else 0.0

@@ -24,10 +24,13 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import sentencepiece
 
 from pipeline.errors import ConfigError, IntegrityError, StageError
@@ -40,6 +43,7 @@ VOCABULARY_FILE = "vocabulary.model"
 MAX_WORD_CHARACTERS = 4_096
 """Longest word that `train` takes; `words.split_words` gives none over 65, and sentencepiece aborts at 65,535."""
 _BATCH_LINES = 1_000
+_WORDS_AT_ONCE = 10_000
 
 
 def train(
@@ -69,13 +73,37 @@ def train(
         StageError: no words; a word that cannot be trained on; the text supports fewer pieces than `size`, or needs more.
         ConfigError: `size`, `threads` or `character_coverage` out of range.
     """
+    summed: dict[str, int] = {}
+    for word, count in counts.items() if isinstance(counts, Mapping) else counts:
+        if count <= 0:
+            raise StageError(f"vocabulary: word {word!r} has count {count}; counts are whole numbers above 0")
+        summed[word] = summed.get(word, 0) + int(count)
+    ordered = sorted(summed)
+    return train_words(
+        pa.array(ordered, pa.large_string()), np.array([summed[word] for word in ordered], np.int64), size=size, byte_fallback=byte_fallback,
+        character_coverage=character_coverage, required_chars=required_chars, split_digits=split_digits, threads=threads,
+    )  # fmt: skip
+
+
+def train_words(
+    words: pa.Array,
+    counts: np.ndarray[Any, np.dtype[np.int64]],
+    *,
+    size: int,
+    byte_fallback: bool = True,
+    character_coverage: float = 0.9995,
+    required_chars: str = "",
+    split_digits: bool = False,
+    threads: int = 1,
+) -> bytes:
+    """`train` from columns: words (large_string), each once and sorted by their bytes, and their counts. No word becomes an object but on its way in."""
     if size < 8:
         raise ConfigError(f"vocabulary size is {size}; it must hold 4 specials, <mask> and some pieces: give at least 8")
     if not 0.98 <= character_coverage <= 1.0:
         raise ConfigError(f"character_coverage is {character_coverage}; allowed is 0.98 to 1.0 (as sentencepiece has it)")
     if threads < 1:
         raise ConfigError(f"threads is {threads}; give at least 1")
-    words = _checked(counts)
+    _check_words(words)
     written = io.BytesIO()
     # SPACE stands in the words themselves, so no prefix is added here; it is switched on in the finished model.
     options: dict[str, Any] = {
@@ -96,32 +124,37 @@ def train(
         **{f"{option}_id": SPECIALS[piece] for option, piece in (("bos", "<s>"), ("pad", "<pad>"), ("eos", "</s>"), ("unk", "<unk>"))},
     }
     try:
-        sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(f"{word}\t{words[word]}" for word in sorted(words)), model_writer=written, **options
-        )
+        sentencepiece.SentencePieceTrainer.train(sentence_iterator=_lines(words, counts), model_writer=written, **options)
     except RuntimeError as error:
         raise _explained(error, size, byte_fallback) from error
     return _settled(written.getvalue())
 
 
-def _checked(counts: Mapping[str, int] | Iterable[tuple[str, int]]) -> dict[str, int]:
-    words: dict[str, int] = {}
-    for word, count in counts.items() if isinstance(counts, Mapping) else counts:
-        if count <= 0:
-            raise StageError(f"vocabulary: word {word!r} has count {count}; counts are whole numbers above 0")
-        if not word or len(word) > MAX_WORD_CHARACTERS:
-            raise StageError(
-                f"vocabulary: word {word[:20]!r}… has {len(word)} characters, allowed are 1 to {MAX_WORD_CHARACTERS}; "
-                "cut text with pipeline.text.words.split_words"
-            )
-        if any(mark in word for mark in "\t\n\r \0▅"):  # U+2585 makes sentencepiece skip the word in silence
-            raise StageError(
-                f"vocabulary: word {word!r} holds a space, tab, line end, NUL or U+2585; normalise the text, then cut it with split_words"
-            )
-        words[word] = words.get(word, 0) + int(count)
-    if not words:
+def _lines(words: pa.Array, counts: np.ndarray[Any, np.dtype[np.int64]]) -> Iterator[str]:
+    for start in range(0, len(words), _WORDS_AT_ONCE):
+        for word, count in zip(
+            words.slice(start, _WORDS_AT_ONCE).to_pylist(), counts[start : start + _WORDS_AT_ONCE].tolist(), strict=True
+        ):
+            yield f"{word}\t{count}"
+
+
+def _check_words(words: pa.Array) -> None:
+    """Refuse what sentencepiece would skip in silence, or abort on."""
+    if not len(words):
         raise StageError("vocabulary: there are no words to train on; is every document dropped?")
-    return words
+    lengths = pc.utf8_length(words)
+    wrong = pc.or_(pc.less(lengths, 1), pc.greater(lengths, MAX_WORD_CHARACTERS))
+    if pc.any(wrong).as_py():
+        word = words.filter(wrong)[0].as_py()
+        raise StageError(
+            f"vocabulary: word {word[:20]!r}… has {len(word)} characters, allowed are 1 to {MAX_WORD_CHARACTERS}; "
+            "cut text with pipeline.text.words.split_words"
+        )
+    wrong = pc.match_substring_regex(words, "[\t\n\r \\x00▅]")  # U+2585 makes sentencepiece skip the word in silence
+    if pc.any(wrong).as_py():
+        raise StageError(
+            f"vocabulary: word {words.filter(wrong)[0].as_py()!r} holds a space, tab, line end, NUL or U+2585; normalise the text, then cut it with split_words"
+        )
 
 
 def _explained(error: RuntimeError, size: int, byte_fallback: bool) -> StageError:
@@ -180,15 +213,21 @@ class Tokenizer:
         rows = self._processor.encode(list(texts), out_type=int, num_threads=1)
         return [np.array(row, dtype=self.dtype) for row in rows]
 
-    def encode_words(self, words: Sequence[str]) -> list[np.ndarray[Any, np.dtype[Any]]]:
-        """Ids of words as `words.split_words` gives them: `▁` stands for the space before one, and none is added."""
+    def encode_words(self, words: Sequence[str]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+        """Ids of words as `words.split_words` gives them: `▁` stands for the space before one, and none is added.
+
+        Returns:
+            all ids one behind the other, and how many each word has, shape (words,).
+        """
         if self._words is None:
             from sentencepiece import sentencepiece_model_pb2
 
             proto = sentencepiece_model_pb2.ModelProto.FromString(self._processor.serialized_model_proto())
             proto.normalizer_spec.add_dummy_prefix = False
             self._words = sentencepiece.SentencePieceProcessor(model_proto=bytes(proto.SerializeToString()))
-        return [np.array(row, dtype=self.dtype) for row in self._words.encode(list(words), out_type=int, num_threads=1)]
+        rows = self._words.encode(list(words), out_type=int, num_threads=1)
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        return np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum())), lengths
 
     def decode(self, ids: Sequence[int] | np.ndarray[Any, np.dtype[Any]]) -> str:
         """The text of ids; specials, `<mask>` among them, give nothing, and `<unk>` gives " ⁇ ".

@@ -10,7 +10,7 @@ cut where the script changes, which costs nothing since sentencepiece joins no p
 many characters: 8 in Han, Kana and Yi, 16 in Thai, Khmer, Burmese and their like, 64 elsewhere (addresses, base64).
 Only merges across such a cut lose a count, and where the cuts fall depends on nothing but the run itself.
 
-All texts here are normalised (`normalise`).
+All texts here are normalised (`normalise`). `counting` does the same, compiled, for whole batches.
 """
 
 from __future__ import annotations
@@ -22,10 +22,13 @@ from collections.abc import Iterable
 from pipeline.text.characters import LONG_WORD_SCRIPTS, SHORT_WORD_SCRIPTS, UNSPACED
 
 SPACE = "▁"
-MAX_SPACED_CHARACTERS = 64
+MAX_SPACED_CHARACTERS, MAX_SHORT_WORD_CHARACTERS, MAX_LONG_WORD_CHARACTERS = 64, 8, 16
 
 _NEEDS_CUT = re.compile(f"[{UNSPACED}]|[^ \n]{{{MAX_SPACED_CHARACTERS + 1},}}")
-_PARTS = re.compile(f"{SPACE}?(?:[{SHORT_WORD_SCRIPTS}]{{1,8}}|[{LONG_WORD_SCRIPTS}]{{1,16}}|[^{UNSPACED}]{{1,{MAX_SPACED_CHARACTERS}}})")
+_PARTS = re.compile(
+    f"{SPACE}?(?:[{SHORT_WORD_SCRIPTS}]{{1,{MAX_SHORT_WORD_CHARACTERS}}}|[{LONG_WORD_SCRIPTS}]{{1,{MAX_LONG_WORD_CHARACTERS}}}"
+    f"|[^{UNSPACED}]{{1,{MAX_SPACED_CHARACTERS}}})"
+)
 
 
 def split_words(text: str) -> list[str]:

@@ -1,11 +1,16 @@
-"""pack: an index from training rows to spans of tokens, one file a language and split; whole sentences, as fairseq's FULL-SENTENCES.
+"""pack: an index from training rows to spans of tokens, one file a language and split.
 
-A change of length re-encodes nothing: the index is made from sentence offsets and holds no token.
+    sentences     whole sentences in order while they fit, as fairseq's FULL-SENTENCES
+    best-fit      whole documents, cut only where one is longer than a row, each into the fullest row that takes it
+    concatenate   all documents one behind the other, cut wherever a row is full
+
+A change of length or method re-encodes nothing: the index is made from sentence offsets and holds no token.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 from pydantic import Field
 
@@ -13,7 +18,7 @@ from pipeline.artifacts import PACKING, TOKENS
 from pipeline.config import Section
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("numpy", "pyarrow")
 GRADE = Grade.EXACT
 INPUTS = {"tokens": Slot(TOKENS, "encode")}
@@ -25,6 +30,8 @@ class Config(Section):
 
     length: int = Field(512, ge=8, le=131_072)
     """Tokens a row, special tokens included."""
+    method: Literal["sentences", "best-fit", "concatenate"] = "sentences"
+    """How documents are laid into rows."""
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

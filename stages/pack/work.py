@@ -22,7 +22,9 @@ from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import digest
 from pipeline.tables import read_table
 from pipeline.task import Task
-from pipeline.text.packing import pack_sentences
+from pipeline.text.best_fit import pack_best_fit
+from pipeline.text.concatenate import pack_concatenated
+from pipeline.text.packing import Packed, pack_sentences
 from pipeline.units import Phase, Unit
 from stages.pack import Config
 
@@ -45,7 +47,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         chosen = [shards[n] for n in numbers]
         argument = {"lang": lang, "split": split, "shards": [s.plain() for s in chosen]}
         work.append(Unit(digest([lang, split, [s.sha256 for s in chosen]]), argument, sum(s.bytes for s in chosen) // 8, f"{lang} {split}"))
-    results = context.map(Phase("index", "stages.pack.work:index", {"length": config.length}, "tokens"), work)
+    results = context.map(Phase("index", "stages.pack.work:index", {"length": config.length, "method": config.method}, "tokens"), work)
     output.add("packing", [result.files["packing"] for result in results])
     ledger = total((result.ledger for result in results), "tokens")
     ledger.check("pack", sum(result.ledger.taken for result in seen))
@@ -95,7 +97,7 @@ def index(task: Task) -> None:
             start_of.append(int(at[row]))
     if not shard_of:
         lengths, documents = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-    packed = pack_sentences(np.concatenate(lengths), np.concatenate(documents), max_tokens=length)
+    packed = _pack(task.settings["method"], np.concatenate(lengths), np.concatenate(documents), len(shard_of), length)
     task.ledger.keep(lang, int(packed.span_length.sum()))
     spans = pa.StructArray.from_arrays(
         [
@@ -116,5 +118,15 @@ def index(task: Task) -> None:
     with task.table("packing", schema) as table:
         table.batch(pa.table([rows], schema=schema))
     task.counts.update(
-        {"filled": int(packed.num_tokens), "tokens": int(packed.span_length.sum()), "documents": len(shard_of), "rows": packed.num_rows}
-    )
+        {"filled": int(packed.num_tokens), "tokens": int(packed.span_length.sum()), "documents": len(shard_of), "rows": packed.num_rows,
+         "cut_documents": packed.num_cut_documents}
+    )  # fmt: skip
+
+
+def _pack(method: str, lengths: np.ndarray[Any, Any], documents: np.ndarray[Any, Any], num_documents: int, length: int) -> Packed:
+    """Rows from the sentences' lengths [N] and the number of the document [N] that each belongs to."""
+    if method == "sentences":
+        return pack_sentences(lengths, documents, max_tokens=length)
+    whole = np.zeros(num_documents, np.int64)
+    np.add.at(whole, documents, lengths)
+    return pack_best_fit(whole, max_tokens=length) if method == "best-fit" else pack_concatenated(whole, max_tokens=length)

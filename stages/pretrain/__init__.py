@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import CHECKPOINT, PACKING, TOKENS, VOCABULARY
 from pipeline.config import Section, outside
@@ -25,6 +25,17 @@ INPUTS = {
     "vocabulary": Slot(VOCABULARY, "vocabulary"),
 }
 OUTPUT = {"checkpoint": CHECKPOINT}
+
+
+class TrainingPhase(Section):
+    """A part of the run; what it does not name is as in the run."""
+
+    share: float = Field(gt=0, le=1)
+    """Share of all steps; the shares sum to 1."""
+    alpha: float | None = Field(None, ge=0, le=1)
+    """Exponent of the sampling over languages."""
+    mask_rate: float | None = Field(None, gt=0, lt=1)
+    """Share of tokens that is predicted."""
 
 
 class Config(Section):
@@ -54,10 +65,18 @@ class Config(Section):
     """Largest gradient norm; 0 does not clip."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of hidden states and attention."""
+    sampling: Literal["alpha", "unimax", "weights"] = "alpha"
+    """How rows are drawn over languages: ∝ n^alpha, uniformly up to max_epochs (UniMax), or by language_weights."""
     alpha: float = Field(0.3, ge=0, le=1)
     """Exponent of the sampling over languages (XLM-R 0.3)."""
+    max_epochs: float = Field(5.0, gt=0)
+    """UniMax: most times that a language is gone through in a phase."""
+    language_weights: Mapping[str, float] = Field(default_factory=dict)
+    """Weights of the languages where sampling is `weights`; every language with text must have one above 0."""
     mask_rate: float = Field(0.15, gt=0, lt=1)
     """Share of tokens that is predicted."""
+    phases: tuple[TrainingPhase, ...] = ()
+    """Phases one after the other, each with its own sampling and mask rate; none trains all steps alike."""
     micro_batch: int | None = outside(None, ge=1)
     """Sequences per rank and forward pass; none takes the largest divisor of a rank's share up to 16."""
     zero: Literal[0, 1, 2, 3] = outside(0)
@@ -78,6 +97,16 @@ class Config(Section):
     """Steps between records handed on."""
     max_restarts: int = outside(3, ge=0)
     """Times the gang is started again after it lost a worker, from the last whole checkpoint."""
+
+    @model_validator(mode="after")
+    def _phases_and_weights_fit(self) -> Config:
+        if self.phases and abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
+            raise ValueError(f"the shares of the phases sum to {sum(phase.share for phase in self.phases):g}; they must sum to 1")
+        if (self.sampling == "weights") != bool(self.language_weights):
+            raise ValueError("language_weights and sampling: weights go together; give both or neither")
+        if any(not weight > 0 for weight in self.language_weights.values()):
+            raise ValueError("every weight of language_weights must be above 0")
+        return self
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

@@ -114,11 +114,9 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from pipeline.model.build import build_masked_lm
     from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
     from pipeline.saving import save_checkpoint, start_folder
-    from pipeline.training.batches import Feed
     from pipeline.training.counter import derive
     from pipeline.training.loop import TrainSettings, train
-    from pipeline.training.mixture import Mixture
-    from pipeline.training.objectives.masked import objective
+    from stages.pretrain.feeds import feed_of, planned_tokens
     from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
     from stages.pretrain.rows import packed_rows
 
@@ -127,9 +125,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     rows = packed_rows(storage, argument["packing"], argument["tokens"])
     held, seed, vocab_size = rows.get("heldout", {}), argument["seed"], argument["vocabulary_size"]
     length = next(iter(rows["train"].values())).length
-    mixture = Mixture.by_alpha({lang: len(r) for lang, r in rows["train"].items()}, config.alpha, derive(seed, "mixture"))
-    mlm = objective(round(config.mask_rate * 1_000_000))
-    feed = Feed(rows["train"], mixture, mlm, vocab_size, derive(seed, "masks") >> 1, config.global_batch, trim=True)
+    feed = feed_of(config, rows["train"], vocab_size, seed)
     micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
     settings = TrainSettings(
         steps=config.steps, micro_batch=micro, learning_rate=config.learning_rate, warmup_steps=round(config.warmup * config.steps),
@@ -174,7 +170,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     loss = {lang: nats / count for lang, (nats, count) in sorted(final.items()) if count}
     measures = {"loss": loss, "bits_per_byte": bits, **baselines}
     summary = {name: mean_over_languages(values) for name, values in sorted(measures.items()) if values}
-    languages = mixture.languages
+    languages = tuple(sorted(rows["train"]))
     training = {
         "model": config.model,
         "parameters": count_parameters(named_size(config.model), vocab_size, length + 2),
@@ -184,6 +180,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         "dropout": config.dropout,
         "steps": outcome.steps,
         "tokens": {languages[number]: count for number, count in outcome.tokens_by_language.items()},
+        "planned_tokens": planned_tokens(feed, config.steps),
         "final_loss": None if outcome.final_loss != outcome.final_loss else outcome.final_loss,
         "heldout": {
             "loss": loss,

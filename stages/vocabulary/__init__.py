@@ -16,7 +16,7 @@ from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, PAIR_DECISIONS, VOC
 from pipeline.config import Section, outside
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("pyarrow", "sentencepiece")
 GRADE = Grade.EXACT
 INPUTS = {
@@ -45,8 +45,10 @@ class Config(Section):
     """Never join two digits in one piece."""
     bitext: bool = True
     """Count both sides of the bitext; false where the same text also comes as documents."""
-    partitions: int = Field(8, ge=1, le=4096)
-    """Partitions of the word counts; more for a larger corpus."""
+    max_words: int = Field(5_000_000, ge=1_000)
+    """Most distinct words that are trained on; of more, the rarest by weighted count are left out, and their share of the mass is reported."""
+    partitions: int | None = Field(None, ge=1, le=4096)
+    """Partitions of the word counts; none takes 8, or more for a corpus of more than 2 GiB."""
     memory: int | None = outside(None, gt=0)
     """Bytes of memory that the training task reserves; none estimates it from the number of words."""
 

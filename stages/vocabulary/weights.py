@@ -5,8 +5,21 @@ The power is taken with `decimal` at 50 digits under its own context, which is c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.errors import StageError
+from pipeline.tables import read_table
+
+I64 = np.ndarray[Any, np.dtype[np.int64]]
 
 BITS = 16
 """Bits after the point of a weight."""
@@ -31,6 +44,79 @@ def language_weights(characters: Mapping[str, int], alpha: float) -> dict[str, i
     return weights
 
 
-def weighted(count: int, weight: int) -> int:
-    """A count times its weight, rounded half up; at least 1, so that no word is lost."""
-    return max(1, (count * weight + (1 << (BITS - 1))) >> BITS)
+@dataclass(frozen=True)
+class WeightedWords:
+    """Words to train on, each once, sorted, with their weighted counts; and what was left out."""
+
+    words: pa.Array
+    counts: I64
+    pruned_words: int
+    pruned_millionths: int
+    """Their share of all weighted counts."""
+
+
+def weighted(counts: I64, weights: I64) -> I64:
+    """Counts times their language's weight, rounded half up; at least 1, so that no word is lost.
+
+    Raises:
+        StageError: a product is beyond 64 bits.
+    """
+    if len(counts) and int(counts.max()) * int(weights.max()) > 1 << 62:
+        raise StageError(
+            f"vocabulary: a count of {int(counts.max())} times a weight of {int(weights.max())} is beyond 64 bits; give a larger alpha"
+        )
+    found: I64 = np.maximum(1, (counts * weights + (1 << (BITS - 1))) >> BITS)
+    return found
+
+
+def weighted_words(paths: Sequence[Path], weights: Mapping[str, int], max_words: int) -> WeightedWords:
+    """All words with their weighted counts summed over languages; beyond `max_words` the rarest go, all of one count together."""
+    parts = []
+    for path in paths:  # a word lies in one partition only
+        table = read_table(path)
+        own = np.array([weights[lang] for lang in table["lang"].to_pylist()], np.int64)
+        counted = pa.table({"word": table["word"], "count": weighted(table["count"].to_numpy(), own)})
+        parts.append(counted.group_by("word", use_threads=False).aggregate([("count", "sum")]))
+    every = pa.concat_tables(parts).rename_columns(["word", "count"])
+    counts = every["count"].to_numpy()
+    least = _least_count(counts, max_words)
+    kept = every.filter(pa.array(counts >= least)).sort_by("word")
+    lost = counts[counts < least]
+    share = int(lost.sum()) * 1_000_000 // max(1, int(counts.sum()))
+    return WeightedWords(kept["word"].combine_chunks(), kept["count"].to_numpy(), len(lost), share)
+
+
+def _least_count(counts: I64, most: int) -> int:
+    """The smallest count with which at most `most` words are left; never one that leaves none."""
+    if len(counts) <= most:
+        return 0
+    bound = int(np.partition(counts, len(counts) - most - 1)[len(counts) - most - 1]) + 1
+    return min(bound, int(counts.max()))
+
+
+def required_characters(paths: Sequence[Path], share: float) -> str:
+    """For each language the most frequent characters that make up `share` of its text, ties in code point order; sorted."""
+    counts: dict[str, I64] = {}
+    for path in paths:
+        table = read_table(path)
+        for lang in sorted(set(table["lang"].to_pylist())):
+            mine = table.filter(pc.equal(table["lang"], lang))
+            points = np.frombuffer("".join(mine["word"].to_pylist()).encode("utf-32-le"), np.uint32)
+            times = np.repeat(mine["count"].to_numpy(), pc.utf8_length(mine["word"]).to_numpy())
+            # Exact: each sum of whole numbers stays far below 2^53.
+            found = np.bincount(points, weights=times, minlength=sys.maxunicode + 1).astype(np.int64)
+            counts[lang] = counts[lang] + found if lang in counts else found
+    chosen: set[int] = set()
+    for own in counts.values():
+        chosen.update(_covering(own, round(share * 1_000_000)))
+    return "".join(map(chr, sorted(chosen)))
+
+
+def _covering(counts: I64, millionths: int) -> Iterator[int]:
+    needed = -(-int(counts.sum()) * millionths // 1_000_000)
+    order = np.argsort(-counts, kind="stable")
+    for point in order.tolist():
+        if needed <= 0:
+            return
+        yield point
+        needed -= int(counts[point])

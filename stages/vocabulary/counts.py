@@ -1,0 +1,90 @@
+"""Word counts on their way from texts to one table a partition.
+
+    texts, languages -> WordCounter (compiled; distinct words only are copied) -> write_words: batch p of the file is partition p, by the high bits of a word's hash
+    batch p of all files -> merge_words: summed by (word, language), sorted by (word, language)
+
+Counts are 64-bit. A merge holds one partition at a time: memory goes with distinct words ÷ partitions, never with the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.manifest import Shard
+from pipeline.tables import open_file, utf8
+from pipeline.task import Task
+from pipeline.text.counting import count_batch
+
+WORDS = pa.schema(
+    [
+        pa.field("lang", pa.string(), nullable=False),
+        pa.field("word", pa.large_string(), nullable=False),
+        pa.field("count", pa.int64(), nullable=False),
+    ]
+)
+COUNT_BYTES = 32 << 20
+"""UTF-8 bytes of text that are counted at once."""
+_SORTED = [("word", "ascending"), ("lang", "ascending")]
+
+
+class WordCounter:
+    """Counts the words of many texts."""
+
+    def __init__(self) -> None:
+        self._texts: list[pa.Array] = []
+        self._langs: list[str] = []
+        self._bytes = 0
+        self._counted: list[tuple[pa.Table, np.ndarray[Any, np.dtype[np.uint64]]]] = []
+
+    def add(self, texts: pa.Array, langs: Sequence[str]) -> None:
+        """Take texts (large_string) with their languages."""
+        self._texts.append(texts)
+        self._langs += langs
+        self._bytes += texts.nbytes
+        if self._bytes >= COUNT_BYTES:
+            self._count()
+
+    def _count(self) -> None:
+        if not self._langs:
+            return
+        names, numbers = np.unique(np.array(self._langs, dtype=object).astype(str), return_inverse=True)
+        found = count_batch(*utf8(pa.concat_arrays(self._texts)), numbers)
+        lang = pa.array([str(name) for name in names], pa.string()).take(pa.array(found.languages))
+        self._counted.append((pa.table([lang, found.words, pa.array(found.counts)], schema=WORDS), found.hashes))
+        self._texts, self._langs, self._bytes = [], [], 0
+
+    def table(self) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.uint64]]]:
+        """All counts so far, a row a word and language, and the words' hashes."""
+        self._count()
+        if len(self._counted) > 1:
+            every = pa.concat_tables([table.append_column("hash", pa.array(hashes)) for table, hashes in self._counted])
+            # By the word itself: the hash is carried, not relied on.
+            summed = every.group_by(["lang", "word", "hash"], use_threads=False).aggregate([("count", "sum")])
+            table = pa.table([summed["lang"], summed["word"], summed["count_sum"]], schema=WORDS)
+            self._counted = [(table, summed["hash"].to_numpy())]
+        return self._counted[0] if self._counted else (WORDS.empty_table(), np.zeros(0, np.uint64))
+
+
+def write_words(task: Task, counter: WordCounter) -> None:
+    """Write what was counted, cut into the phase's partitions."""
+    partitions = task.settings["partitions"]
+    table, hashes = counter.table()
+    number = ((hashes >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)).astype(np.int64)
+    order = np.argsort(number, kind="stable")
+    edges = np.searchsorted(number[order], np.arange(partitions + 1))
+    columns = {name: table[name].combine_chunks() for name in WORDS.names}
+    with task.table("words", WORDS) as writer:
+        for p in range(partitions):
+            rows = pa.array(order[edges[p] : edges[p + 1]])
+            writer.partition({name: column.take(rows) for name, column in columns.items()})
+
+
+def merge_words(task: Task, shards: Sequence[Mapping[str, Any]], number: int) -> pa.Table:
+    """Partition `number` of all files, summed and sorted."""
+    batches = [open_file(task.storage.local(shard.path, shard.sha256)).get_batch(number) for shard in (Shard(**plain) for plain in shards)]
+    summed = pa.Table.from_batches(batches, schema=WORDS).group_by(["lang", "word"], use_threads=False).aggregate([("count", "sum")])
+    return pa.table([summed["lang"], summed["word"], summed["count_sum"]], schema=WORDS).sort_by(_SORTED)
