@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from pipeline.text.identify import agrees, supported
-from stages.dedup.rules import Columns, Mask, ten_thousandths
+from stages.dedup.rules import Bounds, Columns, Mask
 
 READS = ("characters", "identified", "identified_score")
 
 
 def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
     """`wrong_language`."""
-    judged = (columns["characters"] >= settings["min_characters"]) & (columns["identified_score"] >= ten_thousandths(settings["min_score"]))
+    bounds = Bounds(columns["lang"], settings)
+    judged = (columns["characters"] >= bounds.count("min_characters")) & (columns["identified_score"] >= bounds.share("min_score"))
     wrong = np.zeros(len(judged), np.bool_)
     for row in np.flatnonzero(judged):
         declared, found = columns["lang"][row], columns["identified"][row]
