@@ -154,6 +154,8 @@ class LanguageRule(Bounded):
 
     min_score: float = Field(0.9, ge=0, le=1)
     """A document identified as another language with at least this confidence is dropped (wrong_language)."""
+    min_own_score: float = Field(0.0, ge=0, le=1)
+    """A document identified as what its label says with less confidence is dropped (uncertain_language)."""
     min_characters: int = Field(200, ge=0)
     """Shorter documents are not judged."""
 
@@ -214,7 +216,7 @@ class Derived(Section):
 
 
 _DERIVED = {
-    "language.min_score": Derived(column="identified_score", how="median_less_deviation", floor=0.3, ceiling=0.9),
+    "language.min_own_score": Derived(column="identified_score", how="median_less_deviation", floor=0.3, ceiling=0.9),
     "gopher.min_mean_word_length": Derived(quantile=0.02, floor=1, ceiling=3),
     "gopher.max_mean_word_length": Derived(quantile=0.98, floor=8, ceiling=40),
     "gopher.min_words_with_letters_share": Derived(quantile=0.05, floor=0.5, ceiling=0.8),

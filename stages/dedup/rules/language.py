@@ -17,11 +17,15 @@ READS = ("characters", "identified", "identified_score")
 
 
 def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
-    """`wrong_language`."""
+    """`wrong_language`, `uncertain_language`."""
     bounds = Bounds(columns["lang"], settings)
-    judged = (columns["characters"] >= bounds.count("min_characters")) & (columns["identified_score"] >= bounds.share("min_score"))
-    wrong = np.zeros(len(judged), np.bool_)
-    for row in np.flatnonzero(judged):
+    long_enough = columns["characters"] >= bounds.count("min_characters")
+    sure = columns["identified_score"] >= bounds.share("min_score")
+    unsure = columns["identified_score"] < bounds.share("min_own_score")
+    wrong, uncertain = np.zeros(len(sure), np.bool_), np.zeros(len(sure), np.bool_)
+    for row in np.flatnonzero(long_enough & (sure | unsure)):
         declared, found = columns["lang"][row], columns["identified"][row]
-        wrong[row] = declared in supported() and found != "und" and not agrees(declared, found)
-    return [("wrong_language", wrong)]
+        if declared in supported() and found != "und":
+            is_own = agrees(declared, found)
+            wrong[row], uncertain[row] = sure[row] and not is_own, unsure[row] and is_own
+    return [("wrong_language", wrong), ("uncertain_language", uncertain)]
