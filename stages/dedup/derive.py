@@ -11,6 +11,7 @@ its median less a standard deviation; within a floor and a ceiling, and only whe
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from itertools import pairwise
 from typing import Any
@@ -56,8 +57,8 @@ def sketch(task: Task) -> None:
                 found, counts = np.unique(buckets(values[counted & (langs == lang)]), return_counts=True)
                 for bucket, count in zip(found.tolist(), counts.tolist(), strict=True):
                     writer.row({"lang": lang, "column": name, "bucket": bucket, "count": count})
-    for lang in langs.tolist():
-        task.ledger.keep(lang)
+    for lang, count in Counter(langs.tolist()).items():
+        task.ledger.keep(lang, count)
 
 
 def thresholds(task: Task) -> None:

@@ -5,7 +5,7 @@
 The first of equals has the smallest (rank of its source, id, line), whatever the order in which anything ran. What a rule or an earlier pass dropped takes no part,
 so that nothing is dropped in favour of what is gone itself: addresses, then whole texts, then near-duplicates, then paragraphs, then lines.
 
-Memory: about 80 bytes a row of the partition at the peak (28 gathered, the rest to sort), and nothing that grows with the corpus: ids and verdicts are looked up, in
+Memory: 70 to 85 bytes a row of the partition at the peak (28 gathered, the rest to sort), and nothing that grows with the corpus: ids and verdicts are looked up, in
 mapped files, only for rows that have an equal.
 """
 

@@ -10,6 +10,7 @@ dropped is left out where hashes are compared. A row takes 24 bytes (bands 12): 
 
 from __future__ import annotations
 
+from collections import Counter
 from hashlib import blake2b
 from typing import Any
 
@@ -127,8 +128,8 @@ def hash_documents(task: Task) -> None:
                     "poison": pa.array(poison),
                 }
             )
-            for row in taken.tolist():
-                task.ledger.keep(langs[row])
+            for lang, count in Counter(langs[row] for row in taken.tolist()).items():
+                task.ledger.keep(lang, count)
             base += batch.num_rows
     with task.table("sources", SOURCES) as table:
         for source in sources:

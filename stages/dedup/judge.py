@@ -6,6 +6,7 @@ pairs -> pair rules, held-out, contaminated -> verdicts (row-aligned), hashes
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
@@ -99,8 +100,8 @@ def judge_documents(task: Task) -> None:
                 ("split", np.where(is_held, "heldout", "train").astype(object)),
             ):  # fmt: skip
                 made[name].append(column)
-            for lang in langs:
-                task.ledger.keep(lang)
+            for lang, count in Counter(langs).items():
+                task.ledger.keep(lang, count)
         table.partition({name: np.concatenate(parts) for name, parts in made.items()})
 
 

@@ -14,9 +14,9 @@ one alignment group in different languages are translations, not duplicates: no 
 In a run of more than WINDOW equal hashes each member is paired with the WINDOW members behind it and with the first, not with all, so that a text that stands a million
 times does not make 10^12 pairs: a chain of near-duplicates is still one component.
 
-Memory: `candidates` about 60 bytes a band hash of its partition (14 a document); `components` 7 bytes a document of the corpus (15 beyond 2^31) and one file of pairs at 40 a pair,
-so 1.5 GiB is passed at about 200 million documents; `verify` 24 bytes a distinct shingle of its part's documents: a component is not split, so one that holds
-60 million shingles passes 1.5 GiB.
+Memory: `candidates` 57 bytes a band hash of its partition (14 a document), 160 where half of them have an equal; `components` 9 bytes a document of the corpus (13 beyond 2^31),
+so 1.5 GiB is passed at about 170 million documents, the pairs being mapped a file at a time; `verify` 24 bytes a distinct shingle of its part's documents: a
+component is not split, so one that holds 60 million shingles passes 1.5 GiB.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from stages.dedup.exact import Clusters, write_clusters
 from stages.dedup.rows import I64, Columns, Documents, in_shared_runs, mapped, places_in, read_partition, read_range, runs, write
 
 WINDOW = 16
+STEP = 1 << 16
 PAIRS = pa.schema([pa.field(name, pa.int64(), nullable=False) for name in ("a", "b")])
 """Two document numbers, the smaller first; sorted, each pair once."""
 PARTED = pa.schema([pa.field("part", pa.int32(), nullable=False), *PAIRS])
@@ -108,8 +109,8 @@ def components(task: Task) -> None:
             pairs += len(file["a"])
     minhash.name_roots(root)
     part = np.full(documents, -1, np.int16)
-    for first in range(0, documents, 1 << 20):
-        some = np.flatnonzero(has_pair[first : first + (1 << 20)]) + first
+    for first in range(0, documents, STEP):
+        some = np.flatnonzero(has_pair[first : first + STEP]) + first
         spread = (root[some].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
         part[some] = ((spread * np.uint64(task.settings["partitions"])) >> np.uint64(32)).astype(np.int16)
     write(task, "parts", PARTS, {"part": part})

@@ -123,8 +123,8 @@ def overlap(task: Task) -> None:
                 own = by_set["hash"][by_set["set"] == place]
                 for row in some[minhash.shares_ngram(*texts, own, list(task.given["ngram_lengths"]))].tolist():
                     sets.setdefault(name, Counter())[langs[taken[row]]] += 1
-        for row in taken.tolist():
-            task.ledger.keep(langs[row])
+        for lang, count in Counter(langs[row] for row in taken.tolist()).items():
+            task.ledger.keep(lang, count)
         found.append(flags)
     write(task, "flags", FLAGS, {"contaminated": np.concatenate(found or [np.zeros(0, np.bool_)])})
     task.counts["sets"] = {name: dict(sorted(langs.items())) for name, langs in sorted(sets.items())}

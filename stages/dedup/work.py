@@ -40,7 +40,7 @@ Shards = Sequence[Shard]
 
 def partitions_for(documents: int, size: int) -> int:
     """Partitions for a corpus: the power of two that leaves at most 65,536 documents and 128 MiB in each, up to 4,096 (a corpus of 512 GiB; beyond, each
-    grows). At 14 band hashes a document and 60 bytes each to sort, that is 55 MB; at a line in 50 bytes and 80 to sort one, 215 MB."""
+    grows). Sorting takes 52 to 147 MB for 14 band hashes a document, and 230 MB for a line in 50 bytes."""
     wanted = max(-(-documents // DOCUMENTS_A_PARTITION), -(-size // BYTES_A_PARTITION), 1)
     return min(1 << (wanted - 1).bit_length(), MOST_PARTITIONS)
 
