@@ -34,7 +34,7 @@ def decide(task: Task) -> None:
     passed = verdicts["passed"].to_numpy() != 0
     cluster, size = Ids(ids.high.copy(), ids.low.copy()), np.ones(len(ids), np.int64)
     for kind in ORDER:
-        found = Clusters(task, task.given[kind]).of_range(base, base + len(ids))
+        found = Clusters(task, task.given.get(kind, ())).of_range(base, base + len(ids))
         rows = found["member"] - base
         survivors = documents.ids(found["survivor"])
         cluster.high[rows], cluster.low[rows], size[rows] = survivors.high, survivors.low, found["size"]
@@ -67,7 +67,7 @@ def decide(task: Task) -> None:
 def _repeated_lines(task: Task, base: int, rows: int) -> dict[int, set[int]]:
     """Row -> numbers of its lines that stand elsewhere."""
     found: dict[int, set[int]] = {}
-    for plain in (*task.given["paragraphs"], *task.given["lines"]):
+    for plain in (*task.given.get("paragraphs", ()), *task.given.get("lines", ())):
         mine = read_range(mapped(task, plain), "number", base, base + rows)
         if mine:
             for number, line, span in zip(mine["number"].tolist(), mine["line"].tolist(), mine["span"].tolist(), strict=True):

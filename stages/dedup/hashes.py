@@ -38,7 +38,7 @@ NEVER = 1 << 30
 """A least number of characters that no line has."""
 
 
-class _Rows:
+class Rows:
     """Gathers arrays of columns and writes them sorted by hash."""
 
     def __init__(self, schema: pa.Schema) -> None:
@@ -82,7 +82,7 @@ def hash_documents(task: Task) -> None:
     settings = task.settings
     shard = Shard(**task.argument["shard"])
     reader = open_file(task.storage.local(shard.path, shard.sha256))
-    texts, urls, lines, paragraphs, bands = _Rows(HASHES), _Rows(HASHES), _Rows(LINES), _Rows(PARAGRAPHS), _Rows(BANDS)
+    texts, urls, lines, paragraphs, bands = Rows(HASHES), Rows(HASHES), Rows(LINES), Rows(PARAGRAPHS), Rows(BANDS)
     sources: dict[str, int] = {}
     schema = columns_schema(reader.schema)
     base = 0

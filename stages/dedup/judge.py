@@ -19,9 +19,9 @@ from pipeline.manifest import Shard
 from pipeline.tables import open_file, read_table, rows
 from pipeline.task import Task
 from pipeline.text.hashing import hash64, hash128
-from stages.dedup.hashes import HASHES
+from stages.dedup.hashes import HASHES, Rows
 from stages.dedup.overlap import Evaluation
-from stages.dedup.rows import Ids, mapped, write
+from stages.dedup.rows import Ids, mapped
 from stages.dedup.rules import Mask, columns_of, load
 
 POISON = "poison"
@@ -46,7 +46,7 @@ def rank_of(source: str, priority: tuple[str, ...]) -> int:
     return next((rank for rank, pattern in enumerate(priority) if fnmatchcase(source, pattern)), len(priority))
 
 
-def _column(batch: pa.RecordBatch, name: str) -> np.ndarray[Any, Any]:
+def column_of(batch: pa.RecordBatch, name: str) -> np.ndarray[Any, Any]:
     """A column for the rules: integers as int64, strings as objects."""
     column = batch.column(name)
     if pa.types.is_integer(column.type):
@@ -60,7 +60,7 @@ def _reasons(
     """Why each document is dropped ("" if it is not), and whether it is held out."""
     reason = np.full(batch.num_rows, "", dtype=object)
     is_held = held.is_document(batch.column("id"))
-    columns = {name: _column(batch, name) for name in columns_of(names)}
+    columns = {name: column_of(batch, name) for name in columns_of(names)}
     for name, rule in load(names):
         for word, mask in rule(columns, task.settings.get(name) or {}):
             reason[mask & (reason == "")] = word
@@ -109,55 +109,39 @@ def judge_pairs(task: Task) -> None:
     """Worker: a verdict a pair, and the hashes by which they are compared."""
     held = Evaluation(task)
     shard = Shard(**task.argument["shard"])
-    path = task.storage.local(shard.path, shard.sha256)
-    verdicts = PairVerdicts()
-    table_of_text = read_table(path, ("group", "text_a", "text_b"))
-    groups = held.is_group(table_of_text["group"].combine_chunks())
-    contaminated = held.contaminates(table_of_text["text_a"].combine_chunks()) | held.contaminates(table_of_text["text_b"].combine_chunks())
-    for number, row in task.records(enumerate(rows(path)), lambda item: f"{item[1]['lang_a']}-{item[1]['lang_b']}"):
-        a, b = row["text_a"], row["text_b"]
-        reason = _pair_reason(a, b, task.settings["pairs"])
-        if not reason and groups[number]:
-            reason = "heldout_group"
-        if not reason and contaminated[number]:
-            reason = "contaminated"
-        name = f"{row['lang_a']}-{row['lang_b']}"
-        verdicts.add(row["id"], name, reason, hash128(f"{row['lang_a']}\0{row['lang_b']}\0{a}\0{b}", "pair"))
-        task.ledger.keep(name)
-    verdicts.write(task)
+    table = read_table(task.storage.local(shard.path, shard.sha256)).combine_chunks()
+    groups = held.is_group(table["group"].combine_chunks())
+    contaminated = held.contaminates(table["text_a"].combine_chunks()) | held.contaminates(table["text_b"].combine_chunks())
+    both = list(zip(table["lang_a"].to_pylist(), table["lang_b"].to_pylist(), strict=True))
+    langs = [f"{a}-{b}" for a, b in both]
+    sides = list(zip(table["text_a"].to_pylist(), table["text_b"].to_pylist(), strict=True))
+    reason = np.full(len(langs), POISON, dtype=object)
+    taken: list[int] = []
+    for row in task.records(range(len(langs)), langs.__getitem__):
+        reason[row] = _pair_reason(*sides[row], task.settings["pairs"])
+        if not reason[row]:
+            reason[row] = "heldout_group" if groups[row] else "contaminated" if contaminated[row] else ""
+        taken.append(row)
+        task.ledger.keep(langs[row])
+    write_pair_verdicts(task, Ids.of(table["id"]), langs, reason)
+    keys = [hash128("\0".join((*both[row], *sides[row])), "pair") for row in taken]
+    found = Ids.of(pa.array(keys, pa.binary(16)))
+    texts = Rows(HASHES)
+    texts.add(found.high, found.low, np.array(taken, np.int64))
+    texts.write(task, "texts")
 
 
-class PairVerdicts:
-    """Gathers the verdicts on pairs, and the hashes by which those that pass are compared."""
-
-    def __init__(self) -> None:
-        self._ids: list[bytes] = []
-        self._langs: list[str] = []
-        self._reasons: list[str] = []
-        self._hashes: list[bytes] = []
-
-    def add(self, identifier: bytes, lang: str, reason: str, key: bytes) -> None:
-        """A verdict; pairs of equal 16-byte `key` are the same pair."""
-        self._ids.append(identifier)
-        self._langs.append(lang)
-        self._reasons.append(reason)
-        self._hashes.append(key)
-
-    def write(self, task: Task) -> None:
-        """Write `verdicts` and `texts`."""
-        ids, found = Ids.of(pa.array(self._ids, pa.binary(16))), Ids.of(pa.array(self._hashes, pa.binary(16)))
-        nothing = np.zeros(len(ids), np.int64)
-        reasons = np.array(self._reasons, dtype=object)
-        with task.table("verdicts", VERDICTS, one_batch=True) as table:
-            table.partition(
-                {
-                    "high": ids.high, "low": ids.low, "group": nothing.astype(np.uint64), "lang_hash": nothing.astype(np.uint64),
-                    "passed": (reasons == "").astype(np.uint8), "rank": nothing.astype(np.int32), "lines": (nothing + 1).astype(np.int32),
-                    "lang": np.array(self._langs, dtype=object), "reason": reasons, "split": np.full(len(ids), "train", dtype=object),
-                }
-            )  # fmt: skip
-        order = np.argsort(found.high, kind="stable")
-        write(task, "texts", HASHES, {"high": found.high[order], "low": found.low[order], "row": order})
+def write_pair_verdicts(task: Task, ids: Ids, langs: list[str], reason: np.ndarray[Any, Any]) -> None:
+    """Write `verdicts`, a row for each row of the shard; the reason of one that was skipped is POISON."""
+    rows = len(ids)
+    with task.table("verdicts", VERDICTS, one_batch=True) as table:
+        table.partition(
+            {
+                "high": ids.high, "low": ids.low, "group": np.zeros(rows, np.uint64), "lang_hash": np.zeros(rows, np.uint64),
+                "passed": (reason == "").astype(np.uint8), "rank": np.zeros(rows, np.int32), "lines": np.ones(rows, np.int32),
+                "lang": np.array(langs, dtype=object), "reason": reason, "split": np.full(rows, "train", dtype=object),
+            }
+        )  # fmt: skip
 
 
 def _pair_reason(a: str, b: str, bounds: Mapping[str, Any]) -> str:

@@ -276,8 +276,7 @@ class _Pairs(_Corpus):
         judged = self._map("judge", "judge:judge_pairs", self._units, settings, self._held_side, **self._held)
         verdicts = _files(judged, "verdicts")
         same = _files(self._equals("texts", "resolve", _files(judged, "texts"), verdicts, []), "clusters")
-        nothing: dict[str, Shards] = {"duplicate_url": [], "near_duplicate": [], "paragraphs": [], "lines": []}
-        ledger, _ = self._decide(verdicts, {**nothing, "duplicate": same}, output)
+        ledger, _ = self._decide(verdicts, {"duplicate": same}, output)
         return ledger
 
 

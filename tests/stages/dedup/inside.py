@@ -70,7 +70,8 @@ class Stage:
             "identified_score": [record.get("identified_score", 9_900) for record in records],
         }  # fmt: skip
         given |= {name: pa.array(values, pa.int32()) for name, values in Measurer().measure(*utf8(texts), langs).items()}
-        return self._publish(documents.cleaned_schema(), given)
+        schema = documents.cleaned_schema()
+        return self._publish(schema, {name: given.get(name, [0] * len(records)) for name in schema.names})
 
     def examples(self, found: Sequence[Record]) -> Shard:
         """Evaluation text: `text`, and any of set, lang, group, split."""

@@ -4,9 +4,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from pipeline.tables import rows
+from pipeline.tables import rows, utf8
+from pipeline.text import minhash
 from stages.dedup.work import partitions_for
 from tests.stages.dedup.inside import Run, Stage
 
@@ -81,6 +84,19 @@ def test_the_same_stays_whatever_the_order_of_the_shards_and_the_number_of_parti
     assert one.rows == other.rows
     reasons = set(one.reasons().values())
     assert reasons >= {"duplicate", "near_duplicate", "duplicate_url"} and any(row["dropped_lines"] for row in one.rows.values())
+
+
+def test_no_two_that_stay_are_alike_and_each_that_went_is_like_another(stage: Stage) -> None:
+    records = corpus(3, 30)
+    found = stage.run([stage.shard(records[:30]), stage.shard(records[30:])])
+    values, starts = minhash.distinct_shingles(*utf8(pa.array([each["text"] for each in records], pa.large_string())))
+    pairs = np.array([(a, b) for a in range(len(records)) for b in range(a)])
+    similarity = minhash.jaccard(values, starts, pairs)
+    reason = [found.rows[each["name"]]["reason"] for each in records]
+    alike = [pair for pair, share in zip(pairs.tolist(), similarity.tolist(), strict=True) if share >= 9_000]
+    assert alike and not [pair for pair in alike if reason[pair[0]] == reason[pair[1]] == ""]
+    like_another = {row for pair, share in zip(pairs.tolist(), similarity.tolist(), strict=True) if share >= 7_000 for row in pair}
+    assert {row for row, why in enumerate(reason) if why == "near_duplicate"} <= like_another
 
 
 def test_a_twin_of_a_dropped_document_stands_in_its_place_among_near_duplicates(stage: Stage) -> None:
