@@ -204,34 +204,39 @@ def jaccard(values: Any, starts: Any, pairs: Any) -> Any:
 
 
 @njit(cache=True)
-def components(nodes: int, edges: Any) -> Any:
-    """The smallest node of each node's component, by union-find.
+def unite(root: Any, a: Any, b: Any) -> None:
+    """Union-find: join the trees of `a[i]` and `b[i]` for each i; `root` begins as `arange` and may be given edges in several calls.
 
     Args:
-        nodes: how many there are.
-        edges: pairs of nodes, int64, shape (edges, 2).
-
-    Returns:
-        int64, shape (nodes,).
+        root: a node of smaller or equal number in the same component for each node, any integer type, shape (nodes,); changed.
+        a, b: two ends of each edge, int64, shape (edges,).
     """
+    for e in range(len(a)):
+        i, j = np.int64(a[e]), np.int64(b[e])
+        while root[i] != i:
+            root[i] = root[root[i]]
+            i = np.int64(root[i])
+        while root[j] != j:
+            root[j] = root[root[j]]
+            j = np.int64(root[j])
+        if i < j:
+            root[j] = i
+        elif j < i:
+            root[i] = j
+
+
+@njit(cache=True)
+def name_roots(root: Any) -> None:
+    """After `unite`: the smallest node of its component for each node, in place."""
+    for n in range(len(root)):
+        root[n] = root[root[n]]  # that of a smaller node is final
+
+
+def components(nodes: int, edges: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """The smallest node of each node's component, int64, shape (nodes,); edges are pairs of nodes, int64, shape (edges, 2)."""
     root = np.arange(nodes)
-    for e in range(len(edges)):
-        a, b = edges[e, 0], edges[e, 1]
-        while root[a] != a:
-            root[a] = root[root[a]]
-            a = root[a]
-        while root[b] != b:
-            root[b] = root[root[b]]
-            b = root[b]
-        if a < b:
-            root[b] = a
-        elif b < a:
-            root[a] = b
-    for n in range(nodes):
-        r = n
-        while root[r] != r:
-            r = root[r]
-        root[n] = r
+    unite(root, edges[:, 0], edges[:, 1])
+    name_roots(root)
     return root
 
 
@@ -374,3 +379,70 @@ def line_hashes(
     """
     text_of, line_of, first, second, lines = _line_hashes(data, offsets, min_characters, classes(), lowered())
     return text_of, line_of, first, second, lines
+
+
+@njit(cache=True)
+def _paragraph_hashes(data: Any, offsets: Any, least: int, bits_of: Any, lower: Any) -> Any:
+    texts = len(offsets) - 1
+    room = texts
+    for at in range(offsets[0], offsets[texts]):
+        if data[at] == 10:
+            room += 1
+    text_of = np.empty(room, np.int64)
+    line_of = np.empty(room, np.int32)
+    spans = np.empty(room, np.int32)
+    first = np.empty(room, np.uint64)
+    second = np.empty(room, np.uint64)
+    counts = np.zeros(texts, np.int32)
+    used = 0
+    for t in range(texts):
+        at, end = offsets[t], offsets[t + 1]
+        line, begin, characters, on_line, gap = 0, 0, 0, 0, False
+        h, g = uint64(_SEED), uint64(1)
+        while at <= end:
+            if at < end:
+                point, size = _point(data, at)
+            else:
+                point, size = 10, 1
+            if point == 10:
+                if on_line == 0 or at >= end:  # an empty line, or the end
+                    if characters:
+                        counts[t] += 1
+                        if characters >= least:
+                            text_of[used], line_of[used], spans[used] = t, begin, line - begin + 1
+                            first[used], second[used] = _mix(h), _mix(g)
+                            used += 1
+                    begin, characters, gap = line + 1, 0, False
+                    h, g = uint64(_SEED), uint64(1)
+                else:
+                    gap = h != uint64(_SEED)
+                line += 1
+                on_line = 0
+            else:
+                characters += 1
+                on_line += 1
+                bits = bits_of[point] if point < POINTS else SYMBOL
+                if bits & SPACE:
+                    gap = h != uint64(_SEED)
+                elif not bits & SYMBOL:
+                    if gap:
+                        h = (h ^ uint64(32)) * uint64(_P)
+                        g = (g + uint64(32)) * uint64(_BASE)
+                        gap = False
+                    value = uint64(48) if bits & DIGIT else uint64(lower[point] if point < POINTS else point)
+                    h = (h ^ value) * uint64(_P)
+                    g = _mix(g + value) * uint64(_BASE)
+            at += size
+    return text_of[:used].copy(), line_of[:used].copy(), spans[:used].copy(), first[:used].copy(), second[:used].copy(), counts
+
+
+def paragraph_hashes(
+    data: np.ndarray[Any, np.dtype[np.uint8]], offsets: np.ndarray[Any, np.dtype[np.int64]], min_characters: int
+) -> tuple[Any, Any, Any, U64, U64, Any]:
+    """128 bits for each paragraph of at least so many characters (line feeds not counted); an empty line parts paragraphs. Equal as for `line_hashes`.
+
+    Returns:
+        text (int64), first line and number of lines (int32, with the empty line behind it) of each such paragraph, its two hashes (uint64 each), and the number of paragraphs of each text (int32).
+    """
+    text_of, line_of, spans, first, second, counts = _paragraph_hashes(data, offsets, min_characters, classes(), lowered())
+    return text_of, line_of, spans, first, second, counts

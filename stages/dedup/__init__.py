@@ -1,21 +1,24 @@
 """dedup: decides what is kept of the documents and pairs, and why not; rewrites no text.
 
 In order: rules on measured columns, the language check, held-out text and its translations, decontamination against held-out and dev/test examples; then, each among
-what is left, duplicates by address, exact duplicates, near-duplicates, and lines that stand elsewhere. The first that applies gives the reason.
+what is left, duplicates by address, exact duplicates, near-duplicates, and paragraphs and lines that stand elsewhere. The first that applies gives the reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, EXAMPLES, HELDOUT, PAIR_DECISIONS
+from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, EXAMPLES, HELDOUT, PAIR_DECISIONS, REJECTS
+from pipeline.artifacts.documents import MEASURES
 from pipeline.config import Section, known_names
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from pipeline.text.languages import lookup
 from stages.dedup.rules import RULES
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("pyarrow", "pycld2", "py3langid")
 GRADE = Grade.EXACT
 INPUTS = {
@@ -24,10 +27,33 @@ INPUTS = {
     "heldout": Slot(HELDOUT, "heldout", optional=True),
     "examples": Slot(EXAMPLES, "examples", optional=True),
 }
-OUTPUT = {"decisions": DECISIONS, "pair_decisions": PAIR_DECISIONS}
+OUTPUT = {"decisions": DECISIONS, "pair_decisions": PAIR_DECISIONS, "rejects": REJECTS}
 
 
-class LengthRule(Section):
+class Bounded(Section):
+    """A rule's bounds, and those of single languages."""
+
+    languages: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    """Bounds of single languages in place of the others here: {th: {min_words: 2}}."""
+
+    @field_validator("languages")
+    @classmethod
+    def _bounds_are_known(cls, languages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        known = [name for name in cls.model_fields if name != "languages"]
+        made: dict[str, dict[str, Any]] = {}
+        for lang, bounds in languages.items():
+            known_names(tuple(bounds), dict.fromkeys(known), f"bound of {lang}")
+            try:
+                read = cls.model_validate(bounds)
+            except ValidationError as error:
+                wrong = error.errors()[0]
+                place = ".".join(str(part) for part in wrong["loc"])
+                raise ValueError(f"{lang}.{place}: {wrong['input']!r}: {wrong['msg']}") from None
+            made[lookup(lang).code] = {name: getattr(read, name) for name in bounds}
+        return made
+
+
+class LengthRule(Bounded):
     """Bounds on length."""
 
     min_characters: int = Field(20, ge=0)
@@ -38,7 +64,7 @@ class LengthRule(Section):
     """Documents with fewer words are dropped (too_few_words); estimated in scripts without spaces."""
 
 
-class RepetitionRule(Section):
+class RepetitionRule(Bounded):
     """Bounds on repetition and on what is not text (Gopher, table A1)."""
 
     max_duplicate_line_share: float = Field(0.3, ge=0, le=1)
@@ -78,7 +104,7 @@ def _lengths(shares: dict[int, float], least: int, most: int) -> dict[int, float
     return dict(sorted(shares.items()))
 
 
-class GopherRule(Section):
+class GopherRule(Bounded):
     """Gopher's quality rules (Rae et al. 2021, appendix A.1.1)."""
 
     min_words: int = Field(50, ge=0)
@@ -101,7 +127,7 @@ class GopherRule(Section):
     """Fewest distinct stop words, in languages for which `clean` has a list (gopher_stop_words)."""
 
 
-class C4Rule(Section):
+class C4Rule(Bounded):
     """C4's rules on whole documents (Raffel et al. 2020); those on lines are text rules of `clean`."""
 
     min_sentences: int = Field(5, ge=0)
@@ -110,7 +136,7 @@ class C4Rule(Section):
     """Most opening curly brackets (c4_curly_brackets)."""
 
 
-class FineWebRule(Section):
+class FineWebRule(Bounded):
     """FineWeb's rules on lines (Penedo et al. 2024); for languages other than English FineWeb2 switches the short-line rule off: set its bound to 1."""
 
     min_punctuated_line_share: float = Field(0.12, ge=0, le=1)
@@ -123,11 +149,13 @@ class FineWebRule(Section):
     """Most line feeds per word (fineweb_list; FineWeb2's median: .071)."""
 
 
-class LanguageRule(Section):
+class LanguageRule(Bounded):
     """When identification overrules the label."""
 
     min_score: float = Field(0.9, ge=0, le=1)
     """A document identified as another language with at least this confidence is dropped (wrong_language)."""
+    min_own_score: float = Field(0.0, ge=0, le=1)
+    """A document identified as what its label says with less confidence is dropped (uncertain_language)."""
     min_characters: int = Field(200, ge=0)
     """Shorter documents are not judged."""
 
@@ -137,6 +165,8 @@ class Decontamination(Section):
 
     ngram: int = Field(13, ge=3, le=64)
     """Length of the n-grams compared, in words (in scripts without spaces so many times 2 characters of Han or Kana, 4 of Thai and the like)."""
+    max_texts: int = Field(10, ge=1)
+    """An n-gram that stands in more different evaluation texts (alignment groups, where they have one) is a formula and condemns nothing."""
 
 
 class Lines(Section):
@@ -146,11 +176,64 @@ class Lines(Section):
     """Shorter lines may repeat."""
 
 
+class Paragraphs(Section):
+    """Duplicate paragraphs (an empty line parts them) over the whole corpus: the first stays."""
+
+    min_characters: int = Field(100, ge=1)
+    """Shorter paragraphs may repeat."""
+
+
 class NearDuplicates(Section):
     """Documents that are nearly the same (MinHash-LSH with 14 bands of 8 rows over 5-grams of words, verified)."""
 
     min_similarity: float = Field(0.7, gt=0, le=1)
     """Documents whose shingles have at least this Jaccard similarity are one cluster (near_duplicate)."""
+    across_languages: bool = True
+    """Whether documents labelled as different languages can be one cluster; translations of one alignment group never are."""
+
+
+class Derived(Section):
+    """How a bound is derived from what the documents of a language measure."""
+
+    column: str = ""
+    """Measured column; none is the bound's name without its min_ or max_."""
+    how: Literal["quantile", "median_less_deviation"] = "quantile"
+    """The bound is a quantile, or the median less a standard deviation."""
+    quantile: float = Field(0.95, ge=0, le=1)
+    """Which quantile: of a maximum, so large a share of the documents lies within it."""
+    floor: float = 0.0
+    """Smallest bound."""
+    ceiling: float = 1.0
+    """Largest bound."""
+
+    @model_validator(mode="after")
+    def _floor_is_below(self) -> Derived:
+        if self.floor > self.ceiling:
+            raise ValueError(f"floor {self.floor} is above ceiling {self.ceiling}")
+        if self.column and self.column not in (*MEASURES, "identified_score"):
+            raise ValueError(f"column {self.column!r} is not measured; measured are {', '.join((*MEASURES, 'identified_score'))}")
+        return self
+
+
+_DERIVED = {
+    "language.min_own_score": Derived(column="identified_score", how="median_less_deviation", floor=0.3, ceiling=0.9),
+    "gopher.min_mean_word_length": Derived(quantile=0.02, floor=1, ceiling=3),
+    "gopher.max_mean_word_length": Derived(quantile=0.98, floor=8, ceiling=40),
+    "gopher.min_words_with_letters_share": Derived(quantile=0.05, floor=0.5, ceiling=0.8),
+    "repetition.min_letters_share": Derived(quantile=0.02, floor=0.3, ceiling=0.6),
+    "repetition.max_duplicate_line_share": Derived(quantile=0.95, floor=0.1, ceiling=0.5),
+    "fineweb.max_newline_word_ratio": Derived(quantile=0.95, floor=0.05, ceiling=0.5),
+    "fineweb.min_punctuated_line_share": Derived(quantile=0.05, floor=0, ceiling=0.12),
+}
+
+
+class Derive(Section):
+    """Bounds derived from the corpus per language, after FineWeb2; the evidence is shown by `show FILE dedup thresholds`."""
+
+    min_documents: int = Field(1_000, ge=1)
+    """A language with fewer documents keeps the bound that the rule has."""
+    bounds: dict[str, Derived] = Field(_DERIVED)
+    """Rule and bound -> how it is derived; of rules that `rules` does not name none is."""
 
 
 class PairRules(Section):
@@ -187,8 +270,12 @@ class Config(Section):
     """The language check."""
     decontamination: Decontamination = Decontamination()
     """Overlap with evaluation text."""
+    derive: Derive | None = None
+    """Bounds derived from the corpus per language; null takes them as they stand here, {} derives those that `plan` lists."""
     lines: Lines | None = Lines()
     """Duplicate lines; null keeps them."""
+    paragraphs: Paragraphs | None = None
+    """Duplicate paragraphs; null keeps them."""
     near: NearDuplicates | None = NearDuplicates()
     """Near-duplicates; null keeps them."""
     urls: bool = True
@@ -197,8 +284,25 @@ class Config(Section):
     """Patterns of file names as they stand in the `source` column (`wiki-*`), best first: of duplicates the one from the best source stays, and among those the smallest id."""
     pairs: PairRules = PairRules()
     """Rules on pairs."""
-    partitions: int = Field(8, ge=1, le=4096)
-    """Partitions of the duplicate search; more for a larger corpus."""
+    keep_rejects: bool = False
+    """Whether the documents that are dropped are written out with their reason and text (`show FILE dedup rejects`)."""
+    partitions: int | None = Field(None, ge=1, le=4096)
+    """Partitions of the duplicate search; null takes one for 65,536 documents or 128 MiB, rounded up to a power of two."""
+
+    @model_validator(mode="after")
+    def _derived_bounds_are_known(self) -> Config:
+        for name, derived in self.derive.bounds.items() if self.derive is not None else ():
+            rule, _, bound = name.partition(".")
+            section = getattr(self, rule, None) if rule in RULES else None
+            if (
+                not isinstance(section, Bounded)
+                or not isinstance(getattr(section, bound, None), (int, float))
+                or not bound.startswith(("min_", "max_"))
+            ):
+                raise ValueError(f"derive.bounds.{name}: not a bound of a rule; write RULE.BOUND, as gopher.max_mean_word_length")
+            if not derived.column and bound[4:] not in MEASURES:
+                raise ValueError(f"derive.bounds.{name}: {bound[4:]} is not measured; name a `column`: {', '.join(MEASURES)}")
+        return self
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

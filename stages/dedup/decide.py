@@ -7,7 +7,6 @@ else, where all its lines stand elsewhere, duplicate_lines_of_others; else it is
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +16,8 @@ from pipeline.manifest import Shard
 from pipeline.tables import read_table
 from pipeline.task import Task
 from stages.dedup.exact import Clusters
-from stages.dedup.rows import I64, Ids
+from stages.dedup.judge import POISON
+from stages.dedup.rows import Documents, Ids, mapped, read_range
 
 ORDER = ("duplicate_url", "duplicate", "near_duplicate")
 """The kinds of clusters, in the order in which they are resolved."""
@@ -25,21 +25,22 @@ ORDER = ("duplicate_url", "duplicate", "near_duplicate")
 
 def decide(task: Task) -> None:
     """Worker: the decisions on one shard."""
-    shard = Shard(**task.argument["verdicts"])
+    shard, base = Shard(**task.argument["verdicts"]), task.argument["base"]
     verdicts = read_table(task.storage.local(shard.path, shard.sha256)).combine_chunks()
+    documents = Documents(task, task.given["verdicts"])
     langs = verdicts["lang"].to_pylist()
-    taken = list(task.records(range(verdicts.num_rows), langs.__getitem__))
-    verdicts, langs = verdicts.take(pa.array(taken, pa.int64())), [langs[row] for row in taken]
-    ids = Ids.of(verdicts["id"])
+    ids = Ids(verdicts["high"].to_numpy(), verdicts["low"].to_numpy())
     reason = np.array(verdicts["reason"].to_pylist(), dtype=object)
-    passed = (reason == "") & (np.array(verdicts["split"].to_pylist(), dtype=object) == "train")
+    passed = verdicts["passed"].to_numpy() != 0
     cluster, size = Ids(ids.high.copy(), ids.low.copy()), np.ones(len(ids), np.int64)
     for kind in ORDER:
-        rows, survivors, sizes = Clusters(task, task.given[kind]).find(ids)
-        cluster.high[rows], cluster.low[rows], size[rows] = survivors.high, survivors.low, sizes
-        lost = (survivors.high != ids.high[rows]) | (survivors.low != ids.low[rows])
-        reason[rows[lost & passed[rows] & (reason[rows] == "")]] = kind
-    dropped = _repeated_lines(task, ids)
+        found = Clusters(task, task.given.get(kind, ())).of_range(base, base + len(ids))
+        rows = found["member"] - base
+        survivors = documents.ids(found["survivor"])
+        cluster.high[rows], cluster.low[rows], size[rows] = survivors.high, survivors.low, found["size"]
+        lost = rows[found["survivor"] != found["member"]]
+        reason[lost[passed[lost] & (reason[lost] == "")]] = kind
+    dropped = _repeated_lines(task, base, len(ids))
     lines = verdicts["lines"].to_numpy()
     for row, numbers in dropped.items():
         if reason[row] == "" and len(numbers) >= lines[row]:
@@ -49,39 +50,26 @@ def decide(task: Task) -> None:
         if len(ids):
             table.batch(
                 {
-                    "id": verdicts["id"], "keep": pa.array(reason == "", pa.bool_()), "reason": pa.array(reason, pa.string()), "split": verdicts["split"],
+                    "id": ids.arrow(), "keep": pa.array(reason == "", pa.bool_()), "reason": pa.array(reason, pa.string()), "split": verdicts["split"],
                     "dropped_lines": pa.array(kept_lines, pa.list_(pa.int32())), "cluster": cluster.arrow(), "cluster_size": pa.array(size, pa.int32()),
                 }
             )  # fmt: skip
     for (lang, word), count in sorted(Counter(zip(langs, reason.tolist(), strict=True)).items()):
-        if word:
+        if word == POISON:
+            task.ledger.quarantine(lang, word, count)
+        elif word:
             task.ledger.drop(lang, word, count)
         else:
             task.ledger.keep(lang, count)
     task.counts["dropped_lines"] = sum(map(len, kept_lines))
 
 
-def _repeated_lines(task: Task, ids: Ids) -> dict[int, list[int]]:
+def _repeated_lines(task: Task, base: int, rows: int) -> dict[int, set[int]]:
     """Row -> numbers of its lines that stand elsewhere."""
-    found: dict[int, list[int]] = {}
-    order = np.lexsort((ids.low, ids.high))
-    mine = ids[order]
-    for plain in task.given["lines"]:
-        shard = Shard(**plain)
-        if not shard.rows:
-            continue
-        table = read_table(task.storage.local(shard.path, shard.sha256))
-        column: dict[str, Any] = {name: table[name].combine_chunks().to_numpy() for name in table.schema.names}
-        # The file is sorted by id: only the part between this shard's ids can hold one of them.
-        rows = _rows_between(column["high"], mine)
-        at = Ids(column["high"][rows], column["low"][rows]).places_in(mine)
-        for row, line in zip(order[at[at >= 0]].tolist(), column["line"][rows][at >= 0].tolist(), strict=True):
-            found.setdefault(row, []).append(line)
+    found: dict[int, set[int]] = {}
+    for plain in (*task.given.get("paragraphs", ()), *task.given.get("lines", ())):
+        mine = read_range(mapped(task, plain), "number", base, base + rows)
+        if mine:
+            for number, line, span in zip(mine["number"].tolist(), mine["line"].tolist(), mine["span"].tolist(), strict=True):
+                found.setdefault(number - base, set()).update(range(line, line + span))
     return found
-
-
-def _rows_between(high: Any, mine: Ids) -> I64:
-    """The rows whose first 64 bits are those of one of the ids."""
-    low, top = np.searchsorted(high, mine.high, "left"), np.searchsorted(high, mine.high, "right")
-    spans = [np.arange(a, b) for a, b in zip(low.tolist(), top.tolist(), strict=True) if b > a]
-    return np.unique(np.concatenate(spans)) if spans else np.zeros(0, np.int64)

@@ -1,84 +1,88 @@
 """Near-duplicates over the whole corpus, in bounded memory (MinHash-LSH; see `pipeline.text.minhash`).
 
-    bands, partition p of all shards -> runs of equal band hashes -> candidate pairs            (candidates, reduce)
-    all candidate pairs              -> components; the pairs of a component share a part       (components, one unit)
-    documents of those components    -> their distinct shingles, cut into parts                 (shingles, map)
-    a part                           -> true Jaccard of its pairs -> clusters of verified edges (verify, reduce)
+    bands, partition p of all shards -> runs of equal band hashes -> candidate pairs                (candidates, reduce)
+    all candidate pairs              -> components; the pairs of a component share a part           (components, one unit, a file of pairs at a time)
+    candidate pairs, partition p     -> cut by part                                                 (scatter, reduce)
+    documents of those components    -> their distinct shingles, by part                            (shingles, map)
+    a part                           -> true Jaccard of its pairs: edges                            (verify, reduce)
+    edges of a part, verdicts        -> clusters of what is left, by union-find                     (join, reduce)
 
-Only documents that have a candidate are read again. A component lies in one part, so that a cluster never crosses parts. Documents of one alignment group in different
-languages are translations, not duplicates: no edge joins them.
+Only `join` looks at what was decided, so that a decision redone verifies nothing anew and reads no text. Of equal texts (`twins`) one stands for all; the one that is left of
+them takes its place in `join`. Only documents that have a candidate are read again. A component lies in one part, so that a cluster never crosses parts. Documents of
+one alignment group in different languages are translations, not duplicates: no edge joins them.
 
-In a run of more than WINDOW equal hashes each member is paired with the WINDOW members behind it in the order of ids and with the first, not with all, so that a text
-that stands a million times does not make 10^12 pairs: a chain of near-duplicates is still one component.
+In a run of more than WINDOW equal hashes each member is paired with the WINDOW members behind it and with the first, not with all, so that a text that stands a million
+times does not make 10^12 pairs: a chain of near-duplicates is still one component.
+
+Memory: `candidates` 57 bytes a band hash of its partition (14 a document), 160 where half of them have an equal; `components` 9 bytes a document of the corpus (13 beyond 2^31),
+so 1.5 GiB is passed at about 170 million documents, the pairs being mapped a file at a time; `verify` 24 bytes a distinct shingle of its part's documents: a
+component is not split, so one that holds 60 million shingles passes 1.5 GiB.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from pipeline.manifest import Shard
-from pipeline.tables import open_file, read_table, utf8
+from pipeline.tables import open_file, utf8
 from pipeline.task import Task
 from pipeline.text import minhash
-from pipeline.text.hashing import hash64
 from stages.dedup.exact import Clusters, write_clusters
-from stages.dedup.judge import rank_of
-from stages.dedup.rows import I64, Ids, partition_of, read_partition, runs
+from stages.dedup.rows import I64, Columns, Documents, in_shared_runs, mapped, places_in, read_partition, read_range, runs, write
 
 WINDOW = 16
-_U64 = pa.uint64()
-PAIRS = pa.schema([pa.field(name, _U64, nullable=False) for name in ("a_high", "a_low", "b_high", "b_low")])
-MEMBERS = pa.schema([*(pa.field(name, _U64, nullable=False) for name in ("high", "low")), pa.field("part", pa.int32(), nullable=False)])
-SHINGLES = pa.schema(
+STEP = 1 << 16
+PAIRS = pa.schema([pa.field(name, pa.int64(), nullable=False) for name in ("a", "b")])
+"""Two document numbers, the smaller first; sorted, each pair once."""
+PARTED = pa.schema([pa.field("part", pa.int32(), nullable=False), *PAIRS])
+PARTS = pa.schema([pa.field("part", pa.int16(), nullable=False)])
+"""The part of each document of the corpus, in order; -1: it has no candidate."""
+SHINGLED = pa.schema(
     [
-        *(pa.field(name, _U64, nullable=False) for name in ("high", "low", "group", "lang")),
-        pa.field("rank", pa.int32(), nullable=False),
-        pa.field("shingles", pa.large_list(_U64), nullable=False),
+        pa.field("part", pa.int32(), nullable=False),
+        pa.field("number", pa.int64(), nullable=False),
+        pa.field("start", pa.int64(), nullable=False),
+        pa.field("end", pa.int64(), nullable=False),
     ]
 )
+"""Whose shingles stand where in the file beside; sorted by (part, number)."""
+SHINGLES = pa.schema([pa.field("shingle", pa.uint64(), nullable=False)])
+EDGES = pa.schema([*PAIRS, pa.field("similarity", pa.int32(), nullable=False)])
+"""Pairs that share a shingle, with their Jaccard similarity in 1/10,000."""
 
 
-def _unique_pairs(a: Ids, b: Ids) -> tuple[Ids, Ids]:
-    """Pairs with the smaller id first, sorted, each once."""
-    swap = (a.high > b.high) | ((a.high == b.high) & (a.low > b.low))
-    low = Ids(np.where(swap, b.high, a.high), np.where(swap, b.low, a.low))
-    high = Ids(np.where(swap, a.high, b.high), np.where(swap, a.low, b.low))
-    order = np.lexsort((high.low, high.high, low.low, low.high))
+def _unique_pairs(a: I64, b: I64) -> tuple[I64, I64]:
+    """Pairs with the smaller number first, sorted, each once."""
+    low, high = np.minimum(a, b), np.maximum(a, b)
+    order = np.lexsort((high, low))
     low, high = low[order], high[order]
-    first = runs(low.high, low.low, high.high, high.low)[:-1]
+    first = runs(low, high)[:-1]
     return low[first], high[first]
 
 
-def _plain_pairs(a: Ids, b: Ids) -> dict[str, Any]:
-    return {"a_high": a.high, "a_low": a.low, "b_high": b.high, "b_low": b.low}
-
-
 def candidates(task: Task) -> None:
-    """Worker: the pairs of documents that share a band hash of this partition, those gone aside."""
+    """Worker: the pairs of documents that share a band hash of this partition; of equal texts only the first takes part."""
+    starts: I64 = np.concatenate([[0], np.cumsum(task.given["rows"])]).astype(np.int64)
     hashes: list[Any] = []
-    ids: list[Ids] = []
-    gone = [Clusters(task, shards) for shards in task.given["gone"]]
-    for batch in read_partition(task, task.argument["shards"], task.argument["partition"]):
-        values, mine = batch.column("hash").to_numpy(), Ids.of(batch.column("id"))
-        hashes.append(values)
-        ids.append(mine)
-    value, every = np.concatenate(hashes or [np.zeros(0, np.uint64)]), Ids.join(ids)
-    order = np.argsort(value, kind="stable")
-    value, every = value[order], every[order]
-    # Most hashes stand once: they go before anything is looked up.
-    equal = value[1:] == value[:-1]
-    shared = np.zeros(len(value), np.bool_)
-    shared[1:] |= equal
-    shared[:-1] |= equal
-    value, every = value[shared], every[shared]
-    for clusters in gone:
-        keep = ~clusters.drops(every)
-        value, every = value[keep], every[keep]
-    order = np.lexsort((every.low, every.high, value))
-    value, every = value[order], every[order]
+    numbers: list[I64] = []
+    for place, rows in read_partition(task, task.argument["shards"], "hash", task.argument["partition"], task.argument["partitions"]):
+        hashes.append(rows["hash"])
+        numbers.append(rows["row"].astype(np.int64) + starts[place])
+    value = np.concatenate(hashes or [np.zeros(0, np.uint64)])
+    number = np.concatenate(numbers or [np.zeros(0, np.int64)])
+    order = np.argsort(value, kind="stable")  # within a run documents stay in the order of their numbers
+    order = order[in_shared_runs(runs(value[order]))]  # most hashes stand once: they go before anything is looked up
+    value, number = value[order], number[order]
+    twin = np.zeros(len(number), np.bool_)
+    for plain in task.given["twins"]:
+        file = mapped(task, plain)
+        if file:
+            twin |= places_in(number, file["number"]) >= 0
+    value, number = value[~twin], number[~twin]
     starts = runs(value)
     run = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     left, right = [starts[run]], [np.arange(len(value))]
@@ -86,116 +90,141 @@ def candidates(task: Task) -> None:
         at = np.flatnonzero(run[step:] == run[:-step])
         left.append(at)
         right.append(at + step)
-    a, b = np.concatenate(left), np.concatenate(right)
-    differ = (every.high[a] != every.high[b]) | (every.low[a] != every.low[b])
-    one, other = _unique_pairs(every[a[differ]], every[b[differ]])
-    with task.table("pairs", PAIRS, one_batch=True) as table:
-        table.partition(_plain_pairs(one, other))
-
-
-def _read_pairs(task: Task, shards: list[dict[str, Any]]) -> tuple[Ids, Ids]:
-    tables = [read_table(task.storage.local(shard.path, shard.sha256)) for plain in shards if (shard := Shard(**plain)).rows]
-    columns = [np.concatenate([table[name].to_numpy() for table in tables] or [np.zeros(0, np.uint64)]) for name in PAIRS.names]
-    return Ids(columns[0], columns[1]), Ids(columns[2], columns[3])
+    a, b = number[np.concatenate(left)], number[np.concatenate(right)]
+    a, b = _unique_pairs(a[a != b], b[a != b])
+    write(task, "pairs", PAIRS, {"a": a, "b": b})
 
 
 def components(task: Task) -> None:
-    """Worker: which documents have a candidate and in which part they are verified; the pairs by part."""
-    a, b = _unique_pairs(*_read_pairs(task, task.argument["pairs"]))
-    both = Ids.join([a, b])
-    order = np.lexsort((both.low, both.high))
-    both = both[order]
-    members = both[runs(both.high, both.low)[:-1]]
-    edges = np.column_stack([a.places_in(members), b.places_in(members)])
-    root = minhash.components(len(members), edges)
-    parts = task.settings["partitions"]
-    part = partition_of(members.high[root], parts)
-    with task.table("members", MEMBERS, one_batch=True) as table:
-        table.partition({"high": members.high, "low": members.low, "part": part.astype(np.int32)})
-    part_of_pair = part[edges[:, 0]]
-    with task.table("pairs", PAIRS) as table:
-        for number in range(parts):
-            mine = np.flatnonzero(part_of_pair == number)
-            table.partition(_plain_pairs(a[mine], b[mine]))
-    task.counts.update({"candidates": len(a), "documents": len(members)})
+    """Worker: in which part each document that has a candidate is verified: all those that are joined by pairs in the same."""
+    documents = task.settings["documents"]
+    root = np.arange(documents, dtype=np.int32 if documents < 2**31 else np.int64)
+    has_pair = np.zeros(documents, np.bool_)
+    pairs = 0
+    for plain in task.argument["pairs"]:
+        file = mapped(task, plain)
+        if file:
+            minhash.unite(root, file["a"], file["b"])
+            has_pair[file["a"]] = has_pair[file["b"]] = True
+            pairs += len(file["a"])
+    minhash.name_roots(root)
+    part = np.full(documents, -1, np.int16)
+    for first in range(0, documents, STEP):
+        some = np.flatnonzero(has_pair[first : first + STEP]) + first
+        spread = (root[some].astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)
+        part[some] = ((spread * np.uint64(task.settings["partitions"])) >> np.uint64(32)).astype(np.int16)
+    write(task, "parts", PARTS, {"part": part})
+    task.counts.update({"candidates": pairs, "documents": int(has_pair.sum())})
+
+
+def scatter(task: Task) -> None:
+    """Worker: one file of pairs, sorted by the part in which each is verified."""
+    file = mapped(task, task.argument["pairs"])
+    part = mapped(task, task.given["parts"])["part"][file["a"]] if file else np.zeros(0, np.int16)
+    order = np.argsort(part, kind="stable")
+    columns = {"part": part[order], **{name: file[name][order] if file else np.zeros(0, np.int64) for name in ("a", "b")}}
+    write(task, "pairs", PARTED, columns)
 
 
 def shingles(task: Task) -> None:
     """Worker: the distinct shingles of a shard's documents that have a candidate."""
-    shard, known = Shard(**task.argument["shard"]), Shard(**task.given["members"])
-    table = read_table(task.storage.local(known.path, known.sha256))
-    members = Ids(table["high"].combine_chunks().to_numpy(), table["low"].combine_chunks().to_numpy())
-    part_of = table["part"].combine_chunks().to_numpy()
-    priority, parts = tuple(task.settings["priority"]), task.settings["partitions"]
-    found: list[list[pa.RecordBatch]] = [[] for _ in range(parts)]
+    shard, base = Shard(**task.argument["shard"]), task.argument["base"]
+    part_of = mapped(task, task.given["parts"])["part"][base : base + shard.rows]
     reader = open_file(task.storage.local(shard.path, shard.sha256))
-    for number in range(reader.num_record_batches):
-        batch = reader.get_batch(number)
-        at = Ids.of(batch.column("id")).places_in(members)
-        for part in np.unique(part_of[at[at >= 0]]).tolist():
-            rows = np.flatnonzero((at >= 0) & (part_of[at] == part))
-            mine = batch.take(pa.array(rows, pa.int64()))
-            values, starts = minhash.distinct_shingles(*utf8(mine.column("text")))
-            groups, langs = mine.column("group").to_pylist(), mine.column("lang").to_pylist()
-            found[part].append(
-                pa.record_batch(
-                    [
-                        pa.array(members.high[at[rows]]), pa.array(members.low[at[rows]]),
-                        pa.array([hash64(group, "group") if group is not None else 0 for group in groups], _U64),
-                        pa.array([hash64(lang, "lang") for lang in langs], _U64),
-                        pa.array([rank_of(source, priority) for source in mine.column("source").to_pylist()], pa.int32()),
-                        pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(values, _U64)),
-                    ],
-                    schema=SHINGLES,
-                )
-            )  # fmt: skip
-    with task.table("shingles", SHINGLES) as writer:
-        for batches in found:
-            writer.partition(_one(batches))
+    starts = np.cumsum([0, *(reader.get_batch(number).num_rows for number in range(reader.num_record_batches))])
+    rows: dict[str, list[I64]] = {name: [] for name in SHINGLED.names}
+    at = 0
+    with task.table("shingles", SHINGLES, one_batch=True) as writer:
+        values: list[Any] = []
+        for number in range(reader.num_record_batches):
+            mine = part_of[starts[number] : starts[number + 1]]
+            some = np.flatnonzero(mine >= 0)
+            if not len(some):
+                continue
+            found, edges = minhash.distinct_shingles(*utf8(reader.get_batch(number).column("text").take(pa.array(some, pa.int64()))))
+            values.append(found)
+            for name, column in (
+                ("part", mine[some]),
+                ("number", some + starts[number] + base),
+                ("start", edges[:-1] + at),
+                ("end", edges[1:] + at),
+            ):
+                rows[name].append(column.astype(np.int64))
+            at += len(found)
+        writer.partition({"shingle": np.concatenate([*values, np.zeros(0, np.uint64)])})
+    columns = {name: np.concatenate([*parts, np.zeros(0, np.int64)]) for name, parts in rows.items()}
+    order = np.argsort(columns["part"], kind="stable")
+    write(task, "shingled", SHINGLED, {name: column[order] for name, column in columns.items()})
 
 
-def _one(batches: list[pa.RecordBatch]) -> dict[str, Any]:
-    table = pa.Table.from_batches(batches, schema=SHINGLES).combine_chunks()
-    return {
-        name: (column.chunk(0) if column.num_chunks else pa.array([], column.type))
-        for name, column in zip(table.schema.names, table.columns, strict=True)
-    }
+def _shingles_of(task: Task, number: int) -> Iterator[tuple[I64, I64, Any]]:
+    """From each shard: documents of a part, how many shingles each has, and these one behind the other."""
+    for rows, values in zip(task.given["shingled"], task.argument["shards"], strict=True):
+        mine = read_range(mapped(task, rows), "part", number, number + 1)
+        if mine and len(mine["number"]):
+            shingle = mapped(task, values)
+            held = shingle["shingle"] if shingle else np.zeros(0, np.uint64)
+            spans = [held[a:b] for a, b in zip(mine["start"].tolist(), mine["end"].tolist(), strict=True)]
+            yield mine["number"], mine["end"] - mine["start"], np.concatenate(spans)
 
 
 def verify(task: Task) -> None:
-    """Worker: the clusters of a part, from the pairs that are alike enough in truth."""
-    number = task.argument["part"]
-    batches = list(read_partition(task, task.argument["shards"], number))
-    table = pa.Table.from_batches(batches, schema=SHINGLES)
-    column = {name: table[name].to_numpy() for name in ("high", "low", "group", "lang", "rank")}
-    ids = Ids(column["high"], column["low"])
-    order = np.lexsort((ids.low, ids.high))
-    sorted_ids = ids[order]
-    pairs = Shard(**task.argument["pairs"])
-    batch = open_file(task.storage.local(pairs.path, pairs.sha256)).get_batch(number)
-    halves = [batch.column(name).to_numpy() for name in PAIRS.names]
-    a, b = (Ids(*half).places_in(sorted_ids) for half in (halves[:2], halves[2:]))
-    there = (a >= 0) & (b >= 0)  # all but those that were quarantined
-    a, b = order[a[there]], order[b[there]]
-    translations = (column["group"][a] != 0) & (column["group"][a] == column["group"][b]) & (column["lang"][a] != column["lang"][b])
-    edges = np.column_stack([a, b])[~translations]
-    values, starts = _flat(table)
-    similar = edges[minhash.jaccard(values, starts, edges) >= round(task.settings["min_similarity"] * 10_000)]
+    """Worker: the pairs of a part that share a shingle, with their true similarity."""
+    number = task.argument["partition"]
+    parts = [read_range(mapped(task, plain), "part", number, number + 1) for plain in task.given["pairs"]]
+    a, b = _unique_pairs(*(np.concatenate([np.zeros(0, np.int64), *(part[name] for part in parts if part)]) for name in ("a", "b")))
+    found = list(_shingles_of(task, number))
+    members = np.concatenate([np.zeros(0, np.int64), *(each[0] for each in found)])  # ascending: shards and rows come in order
+    starts = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(each[1] for each in found)]))
+    values = np.concatenate([np.zeros(0, np.uint64), *(each[2] for each in found)])
+    found.clear()
+    similarity = minhash.jaccard(values, starts, np.column_stack([places_in(a, members), places_in(b, members)]))
+    some = similarity > 0
+    write(task, "edges", EDGES, {"a": a[some], "b": b[some], "similarity": similarity[some]})
+    task.counts["pairs"] = len(a)
+
+
+def _left_of(task: Task, documents: Documents, numbers: I64) -> I64:
+    """What is left of each document's text after rules, addresses and exact duplicates: the document that has it, or -1."""
+    passed = documents.columns(numbers, ("passed",))["passed"] != 0
+    for shards in task.given["gone"]:
+        passed &= ~Clusters(task, shards).drops(numbers)
+    left = np.where(passed, numbers, -1)
+    for plain in task.given["heads"]:
+        file = mapped(task, plain)
+        if file:
+            at = places_in(numbers, file["head"])
+            left[at >= 0] = file["survivor"][at[at >= 0]]
+    return left
+
+
+def join(task: Task) -> None:
+    """Worker: the clusters of a part, from the edges between documents that are left."""
+    file = mapped(task, task.argument["edges"])
+    documents = Documents(task, task.given["verdicts"])
+    edges = _edges(task, documents, file) if file else np.zeros((0, 2), np.int64)
+    members = np.unique(edges)
+    held = documents.columns(members, ("rank",))
+    ids = documents.ids(members)
     # Numbered by (rank, id), the smallest of a component is its survivor.
-    by_rank = np.lexsort((ids.low, ids.high, column["rank"]))
-    place: I64 = np.empty(len(ids), np.int64)
-    place[by_rank] = np.arange(len(ids))
-    root = minhash.components(len(ids), place[similar]) if len(ids) else np.zeros(0, np.int64)
-    sizes = np.bincount(root, minlength=len(ids))
-    ranked = ids[by_rank]
-    mine = np.flatnonzero(sizes[root] > 1)
-    write_clusters(task, "clusters", ranked[mine], ranked[root[mine]], sizes[root[mine]])
-    task.counts.update({"pairs": len(edges), "verified": len(similar)})
+    by_rank = np.lexsort((ids.low, ids.high, held["rank"]))
+    place: I64 = np.empty(len(members), np.int64)
+    place[by_rank] = np.arange(len(members))
+    root = minhash.components(len(members), place[np.searchsorted(members, edges)])
+    sizes = np.bincount(root, minlength=len(members))
+    ranked = members[by_rank]
+    write_clusters(task, "clusters", ranked, ranked[root], sizes[root])
+    task.counts["verified"] = len(edges)
 
 
-def _flat(table: pa.Table) -> tuple[Any, I64]:
-    """All shingles one behind the other, and where each document's begin."""
-    values = [chunk.flatten().to_numpy() for chunk in table["shingles"].chunks]
-    lengths = [np.diff(chunk.offsets.to_numpy()) for chunk in table["shingles"].chunks]
-    every = np.concatenate(lengths or [np.zeros(0, np.int64)])
-    return np.concatenate(values or [np.zeros(0, np.uint64)]), np.concatenate([[0], np.cumsum(every)]).astype(np.int64)
+def _edges(task: Task, documents: Documents, file: Columns) -> I64:
+    alike = file["similarity"] >= round(task.settings["min_similarity"] * 10_000)
+    a, b = (_left_of(task, documents, file[name][alike]) for name in ("a", "b"))
+    there = (a >= 0) & (b >= 0) & (a != b)
+    a, b = a[there], b[there]
+    about = [documents.columns(numbers, ("group", "lang_hash")) for numbers in (a, b)]
+    other_language = about[0]["lang_hash"] != about[1]["lang_hash"]
+    keep = ~(other_language & (about[0]["group"] != 0) & (about[0]["group"] == about[1]["group"]))
+    if not task.settings["across_languages"]:
+        keep &= ~other_language
+    return np.column_stack([a[keep], b[keep]])

@@ -1,6 +1,8 @@
-"""Rows of hashes as arrays: 16-byte ids and hashes as pairs of 64-bit numbers, cut into partitions, sorted, grouped.
+"""Rows of hashes as arrays: 16-byte ids and hashes as pairs of 64-bit numbers; files sorted by a key, of which a partition is a range; documents by number.
 
-id, hash   binary(16) in files  <->  two uint64 arrays (high, low), which sort as the bytes do
+id, hash     binary(16) in files of text  <->  two uint64 arrays (high, low), which sort as the bytes do
+a document   a number: its row in its shard, counted on through the shards in the order of the manifest
+partition p of P     the rows whose hash lies in the p-th of P equal ranges: found by bisection, so that P shapes no file of the map phases
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from pipeline.task import Task
 
 U64 = np.ndarray[Any, np.dtype[np.uint64]]
 I64 = np.ndarray[Any, np.dtype[np.int64]]
+Columns = dict[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -56,48 +59,86 @@ class Ids:
         data = np.column_stack([self.high, self.low]).astype(">u8").tobytes()
         return pa.Array.from_buffers(pa.binary(16), len(self), [None, pa.py_buffer(data)])
 
-    def places_in(self, other: Ids) -> I64:
-        """Where each value stands in `other`, which is sorted and holds none twice; -1 where it does not."""
-        found = np.full(len(self), -1, np.int64)
-        if not len(other) or not len(self):
-            return found
-        low, high = np.searchsorted(other.high, self.high, "left"), np.searchsorted(other.high, self.high, "right")
-        for step in range(int((high - low).max())):  # more than one only where two ids share their first 64 bits
-            at = np.minimum(low + step, len(other) - 1)
-            hit = (low + step < high) & (other.low[at] == self.low)
-            found[hit] = at[hit]
-        return found
+
+def mapped(task: Task, plain: Mapping[str, Any]) -> Columns:
+    """The columns of a file of one batch as arrays over mapped memory; {} where it has no row."""
+    shard = Shard(**plain)
+    if not shard.rows:
+        return {}
+    batch = open_file(task.storage.local(shard.path, shard.sha256)).get_batch(0)
+    return {name: batch.column(name).to_numpy() for name in batch.schema.names}
 
 
-def partition_of(high: U64, partitions: int) -> I64:
-    """The partition of each hash, by its high bits: equal shares, in hash order."""
-    shift = np.uint64(32)
-    return ((high >> shift) * np.uint64(partitions) >> shift).astype(np.int64)
+def write(task: Task, name: str, schema: pa.Schema, columns: Mapping[str, Any]) -> None:
+    """Write rows as one batch, so that each column is one run of memory when the file is mapped."""
+    with task.table(name, schema, one_batch=True) as table:
+        table.partition({field.name: np.asarray(columns[field.name]).astype(field.type.to_pandas_dtype(), copy=False) for field in schema})
 
 
-def write_partitions(task: Task, name: str, schema: pa.Schema, high: U64, columns: Mapping[str, Any], partitions: int) -> None:
-    """Write rows sorted by (partition, `high`, then the order given) as one record batch a partition.
-
-    A column is an `Ids` or an array of the schema's type; rows must come in an order that does not depend on how they were made.
-    """
-    order = np.argsort(high, kind="stable")
-    edges = np.searchsorted(partition_of(high[order], partitions), np.arange(partitions + 1))
-    with task.table(name, schema) as table:
-        for p in range(partitions):
-            rows = order[edges[p] : edges[p + 1]]
-            table.partition({field.name: _arrow(columns[field.name], rows, field.type) for field in schema})
+def read_range(column: Columns, key: str, low: int, high: int) -> Columns:
+    """The rows of a file sorted by `key` in which it is at least `low` and less than `high`; views, no copy."""
+    if not column:
+        return {}
+    kind = column[key].dtype
+    first = int(np.searchsorted(column[key], kind.type(low), "left"))
+    most = np.iinfo(kind).max
+    last = len(column[key]) if high > most else int(np.searchsorted(column[key], kind.type(high), "left"))
+    return {name: values[first:last] for name, values in column.items()}
 
 
-def _arrow(column: Any, rows: I64, kind: pa.DataType) -> pa.Array:
-    return column[rows].arrow() if isinstance(column, Ids) else pa.array(column[rows], kind)
+def read_partition(
+    task: Task, shards: Sequence[Mapping[str, Any]], key: str, number: int, partitions: int
+) -> Iterator[tuple[int, Columns]]:
+    """Of files sorted by the 64-bit hash `key`: the place of each in `shards` that has any, and its rows of partition `number`."""
+    low, high = (number << 64) // partitions, ((number + 1) << 64) // partitions
+    for place, plain in enumerate(shards):
+        found = read_range(mapped(task, plain), key, low, high)
+        if found and len(found[key]):
+            yield place, found
 
 
-def read_partition(task: Task, shards: Sequence[Mapping[str, Any]], number: int) -> Iterator[pa.RecordBatch]:
-    """Partition `number` of files that `write_partitions` wrote, in the order of the files."""
-    for plain in shards:
-        shard = Shard(**plain)
-        if shard.rows:
-            yield open_file(task.storage.local(shard.path, shard.sha256)).get_batch(number)
+class Documents:
+    """Row-aligned files of all shards (verdicts), read by document number; mapped, so only what is asked for is touched."""
+
+    def __init__(self, task: Task, shards: Sequence[Mapping[str, Any]]) -> None:
+        self._task, self._shards = task, shards
+        self.starts: I64 = np.concatenate([[0], np.cumsum([plain["rows"] for plain in shards])]).astype(np.int64)
+        self._open: dict[int, pa.RecordBatch] = {}
+
+    def _column(self, place: int, name: str) -> np.ndarray[Any, Any]:
+        if place not in self._open:
+            shard = Shard(**self._shards[place])
+            self._open[place] = open_file(self._task.storage.local(shard.path, shard.sha256)).get_batch(0)
+        column: np.ndarray[Any, Any] = self._open[place].column(name).to_numpy()
+        return column
+
+    def columns(self, numbers: I64, names: Sequence[str]) -> Columns:
+        """These columns (of numbers) of these documents, in the order of `numbers`."""
+        order = np.argsort(numbers, kind="stable")
+        ordered = numbers[order]
+        edges = np.searchsorted(ordered, self.starts)
+        found: Columns = {}
+        for place in np.flatnonzero(np.diff(edges)).tolist():
+            rows = ordered[edges[place] : edges[place + 1]] - self.starts[place]
+            for name in names:
+                column = self._column(place, name)
+                if name not in found:
+                    found[name] = np.empty(len(numbers), column.dtype)
+                found[name][order[edges[place] : edges[place + 1]]] = column[rows]
+        return found if found else {name: np.zeros(0, np.int64) for name in names}
+
+    def ids(self, numbers: I64) -> Ids:
+        """Their ids."""
+        found = self.columns(numbers, ("high", "low"))
+        return Ids(found["high"].astype(np.uint64, copy=False), found["low"].astype(np.uint64, copy=False))
+
+
+def places_in(values: I64, others: np.ndarray[Any, Any]) -> I64:
+    """Where each value stands in `others`, which are sorted and distinct; -1 where it does not."""
+    if not len(others):
+        return np.full(len(values), -1, np.int64)
+    at = np.minimum(np.searchsorted(others, values), len(others) - 1)
+    return np.where(others[at] == values, at, -1).astype(np.int64)
 
 
 def runs(*sorted_keys: np.ndarray[Any, Any]) -> I64:
@@ -109,3 +150,9 @@ def runs(*sorted_keys: np.ndarray[Any, Any]) -> I64:
     for key in sorted_keys:
         differs |= key[1:] != key[:-1]
     return np.concatenate([[0], np.flatnonzero(differs) + 1, [count]]).astype(np.int64)
+
+
+def in_shared_runs(starts: I64) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which rows stand in a run of more than one."""
+    sizes = np.diff(starts)
+    return np.repeat(sizes > 1, sizes)

@@ -104,6 +104,32 @@ def test_lines_are_numbered_and_short_ones_left_out() -> None:
 
 
 @settings(deadline=None, max_examples=100)
+@given(st.lists(st.sampled_from(["", "a", "b c", "B, C!", "long line"]), max_size=9))
+def test_paragraphs_are_runs_of_lines_between_empty_ones(lines: list[str]) -> None:
+    text = "\n".join(lines)
+    text_of, line_of, spans, first, second, counts = minhash.paragraph_hashes(*batch(["x", text]), 2)
+    starts = [n for n, line in enumerate(lines) if line and (n == 0 or not lines[n - 1])]
+    bodies = [lines[n : ([*lines, ""]).index("", n)] for n in starts]
+    kept = [(n, body) for n, body in zip(starts, bodies, strict=True) if sum(map(len, body)) >= 2]
+    assert counts.tolist() == [1, len(starts)] and text_of.tolist() == [1] * len(kept)
+    assert line_of.tolist() == [n for n, _ in kept]
+    assert spans.tolist() == [len(body) + (n + len(body) < len(lines)) for n, body in kept]
+    plain = [" ".join(body).lower().translate({44: None, 33: None}) for _, body in kept]
+    hashes = list(zip(first.tolist(), second.tolist(), strict=True))
+    assert len(set(hashes)) == len(set(plain)) == len(set(zip(plain, hashes, strict=True)))
+
+
+def test_edges_given_in_parts_make_the_same_components() -> None:
+    draw = np.random.default_rng(3)
+    edges = draw.integers(0, 400, (300, 2))
+    root = np.arange(400, dtype=np.int32)
+    for part in (edges[:100], edges[100:]):
+        minhash.unite(root, part[:, 0].copy(), part[:, 1].copy())
+    minhash.name_roots(root)
+    assert root.tolist() == minhash.components(400, edges).tolist()
+
+
+@settings(deadline=None, max_examples=100)
 @given(st.integers(1, 12), st.lists(st.tuples(st.integers(0, 11), st.integers(0, 11)), max_size=15))
 def test_components_are_named_by_their_smallest_node(nodes: int, drawn: list[tuple[int, int]]) -> None:
     edges = [(a, b) for a, b in drawn if a < nodes and b < nodes]

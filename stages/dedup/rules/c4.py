@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stages.dedup.rules import Columns, Mask
+from stages.dedup.rules import Bounds, Columns, Mask
 
 READS = ("sentences", "curly_brackets")
 
 
 def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
     """`c4_few_sentences`, `c4_curly_brackets`."""
+    bounds = Bounds(columns["lang"], settings)
     return [
-        ("c4_few_sentences", columns["sentences"] < settings["min_sentences"]),
-        ("c4_curly_brackets", columns["curly_brackets"] > settings["max_curly_brackets"]),
+        ("c4_few_sentences", columns["sentences"] < bounds.count("min_sentences")),
+        ("c4_curly_brackets", columns["curly_brackets"] > bounds.count("max_curly_brackets")),
     ]

@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stages.dedup.rules import Columns, Mask, ten_thousandths
+from stages.dedup.rules import Bounds, Columns, Mask
 
 READS = ("punctuated_line_share", "short_line_share", "duplicate_line_characters_share", "newline_word_ratio")
 
 
 def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
     """`fineweb_unpunctuated`, `fineweb_short_lines`, `fineweb_duplicate_lines`, `fineweb_list`."""
+    bounds = Bounds(columns["lang"], settings)
     return [
-        ("fineweb_unpunctuated", columns["punctuated_line_share"] < ten_thousandths(settings["min_punctuated_line_share"])),
-        ("fineweb_short_lines", columns["short_line_share"] > ten_thousandths(settings["max_short_line_share"])),
+        ("fineweb_unpunctuated", columns["punctuated_line_share"] < bounds.share("min_punctuated_line_share")),
+        ("fineweb_short_lines", columns["short_line_share"] > bounds.share("max_short_line_share")),
         (
             "fineweb_duplicate_lines",
-            columns["duplicate_line_characters_share"] > ten_thousandths(settings["max_duplicate_line_characters_share"]),
+            columns["duplicate_line_characters_share"] > bounds.share("max_duplicate_line_characters_share"),
         ),
-        ("fineweb_list", columns["newline_word_ratio"] > ten_thousandths(settings["max_newline_word_ratio"])),
+        ("fineweb_list", columns["newline_word_ratio"] > bounds.share("max_newline_word_ratio")),
     ]

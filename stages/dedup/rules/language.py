@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 
 from pipeline.text.identify import agrees, supported
-from stages.dedup.rules import Columns, Mask, ten_thousandths
+from stages.dedup.rules import Bounds, Columns, Mask
 
 READS = ("characters", "identified", "identified_score")
 
 
 def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
-    """`wrong_language`."""
-    judged = (columns["characters"] >= settings["min_characters"]) & (columns["identified_score"] >= ten_thousandths(settings["min_score"]))
-    wrong = np.zeros(len(judged), np.bool_)
-    for row in np.flatnonzero(judged):
+    """`wrong_language`, `uncertain_language`."""
+    bounds = Bounds(columns["lang"], settings)
+    long_enough = columns["characters"] >= bounds.count("min_characters")
+    sure = columns["identified_score"] >= bounds.share("min_score")
+    unsure = columns["identified_score"] < bounds.share("min_own_score")
+    wrong, uncertain = np.zeros(len(sure), np.bool_), np.zeros(len(sure), np.bool_)
+    for row in np.flatnonzero(long_enough & (sure | unsure)):
         declared, found = columns["lang"][row], columns["identified"][row]
-        wrong[row] = declared in supported() and found != "und" and not agrees(declared, found)
-    return [("wrong_language", wrong)]
+        if declared in supported() and found != "und":
+            is_own = agrees(declared, found)
+            wrong[row], uncertain[row] = sure[row] and not is_own, unsure[row] and is_own
+    return [("wrong_language", wrong), ("uncertain_language", uncertain)]

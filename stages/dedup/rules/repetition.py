@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from stages.dedup.rules import Columns, Mask, ten_thousandths
+from stages.dedup.rules import Bounds, Columns, Mask
 
 _LINES = ("duplicate_line_share", "duplicate_line_characters_share", "duplicate_paragraph_share", "duplicate_paragraph_characters_share")
 _NGRAMS = (*(f"top_{n}gram_share" for n in range(2, 5)), *(f"duplicate_{n}gram_share" for n in range(5, 11)))
@@ -17,15 +17,11 @@ READS = (*_LINES, *_NGRAMS, "words", "letters_share", "symbol_word_ratio")
 
 def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
     """`duplicate_lines`, `duplicate_paragraphs`, `repeated_2gram` … `repeated_10gram`, `not_letters`, `symbols`."""
-    long_enough = columns["words"] >= settings["min_words_for_ngrams"]
-    found = [
-        (f"duplicate_{'lines' if 'line' in name else 'paragraphs'}", columns[name] > ten_thousandths(settings[f"max_{name}"]))
-        for name in _LINES
-    ]
-    for kind, bounds in (("top", settings["max_top_ngram_shares"]), ("duplicate", settings["max_duplicate_ngram_shares"])):
-        found += [
-            (f"repeated_{n}gram", long_enough & (columns[f"{kind}_{n}gram_share"] > ten_thousandths(share))) for n, share in bounds.items()
-        ]
-    found.append(("not_letters", columns["letters_share"] < ten_thousandths(settings["min_letters_share"])))
-    found.append(("symbols", columns["symbol_word_ratio"] > ten_thousandths(settings["max_symbol_word_ratio"])))
+    bounds = Bounds(columns["lang"], settings)
+    long_enough = columns["words"] >= bounds.count("min_words_for_ngrams")
+    found = [(f"duplicate_{'lines' if 'line' in name else 'paragraphs'}", columns[name] > bounds.share(f"max_{name}")) for name in _LINES]
+    for kind, by_length in (("top", bounds.shares("max_top_ngram_shares")), ("duplicate", bounds.shares("max_duplicate_ngram_shares"))):
+        found += [(f"repeated_{n}gram", long_enough & (columns[f"{kind}_{n}gram_share"] > share)) for n, share in by_length]
+    found.append(("not_letters", columns["letters_share"] < bounds.share("min_letters_share")))
+    found.append(("symbols", columns["symbol_word_ratio"] > bounds.share("max_symbol_word_ratio")))
     return found
