@@ -99,7 +99,13 @@ class Maker:
             settings={"rules": [HOSTILE], "length": {"min_words": 3}, "empty": {}},
         )  # fmt: skip
 
-        self.add("card", "card", counts={"documents": HEADLINE}, files={"card.json": card()}, evidence={"lengths.svg": SVG, "confidence.svg": SVG})
+        self.add(
+            "card",
+            "card",
+            counts={"documents": HEADLINE},
+            files={"card.json": card()},
+            evidence={"lengths.svg": SVG, "confidence.svg": SVG},
+        )
 
     def training(self) -> None:
         """Vocabulary to export."""

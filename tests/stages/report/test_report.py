@@ -14,7 +14,7 @@ from stages import report
 from stages.report.figures import assemble, flatten
 from stages.report.rows import Figures
 from stages.report.work import read_given
-from tests.stages.report.pieces import HOSTILE, SVG, Maker, documents, surroundings
+from tests.stages.report.pieces import HOSTILE, SVG, Maker, surroundings
 
 
 @pytest.fixture
