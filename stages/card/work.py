@@ -152,9 +152,8 @@ def _agree_reasons(decided: Parts, page: Page) -> None:
     counted: dict[str, int] = {}
     for lang, row in decided.tally.sums.items():
         counted |= {f"{lang}: {name.partition(' ')[2]}": value for name, value in row.items() if name.startswith("dropped ") and value}
-    booked = {
-        f"{lang}: {reason}": count for lang, account in page.ledger.accounts.items() for reason, count in account.dropped.items() if count
-    }
+    accounts = page.ledger.accounts.items()  # what could not be judged is quarantined, and has a decision as well
+    booked = {f"{lang}: {why}": n for lang, account in accounts for why, n in {**account.dropped, **account.quarantined}.items() if n}
     books.agree(counted, booked, page.ledger.unit, "counted as dropped", "in the ledger")
 
 
