@@ -75,6 +75,16 @@ class Graph:
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"there is no stage {name!r} in this pipeline; {hint}It has {', '.join(i.name for i in self.instances)}.")
 
+    def lineage(self, edge: Edge) -> tuple[str, ...]:
+        """Names of the instances that an input came through as the same artifact type, the oldest first (`ingest, clean`)."""
+        found = [edge.instance]
+        kind = self.instance(edge.instance).declaration.output[edge.output].name
+        while True:
+            before = [e for e in self.instance(found[0]).edges if self.instance(e.instance).declaration.output[e.output].name == kind]
+            if not before:
+                return tuple(found)
+            found.insert(0, before[0].instance)
+
     def descendants(self, name: str) -> set[str]:
         """Names of all instances that take from `name`, directly or not."""
         found: set[str] = set()

@@ -14,7 +14,6 @@ from typing import Any
 from pipeline import manifest as manifests
 from pipeline.config import PipelineConfig
 from pipeline.dag import Graph
-from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, State
 from pipeline.storage import Storage, without_userinfo
 
@@ -57,15 +56,15 @@ def mlflow_command(settings: PipelineConfig, storage: Storage) -> str | None:
 
 
 def _corpus(name: str, manifest: Manifest, storage: Storage, state: State) -> Iterator[str]:
-    plain = manifest.ledgers.get("documents")
-    if plain is None:
-        return
-    ledger = Ledger.from_plain(plain)
-    kept = sum(1 for account in ledger.accounts.values() if account.kept)
-    reasons = ", ".join(f"{reason} {count:,}" for reason, count in {**ledger.dropped, **ledger.quarantined}.items())
+    told = manifest.counts["documents"]
+    reasons = "; ".join(
+        f"{what}: " + ", ".join(f"{reason} {count:,}" for reason, count in told[what].items())
+        for what in ("dropped", "quarantined")
+        if told[what]
+    )
     yield (
-        f"corpus: {len(ledger.accounts)} languages, {ledger.taken:,} documents, {ledger.kept:,} kept in {kept} languages"
-        + (f" (dropped: {reasons})" if reasons else "")
+        f"corpus: {told['languages']} languages, {told['in']:,} documents, {told['kept']:,} kept in {told['kept_languages']} languages"
+        + (f" ({reasons})" if reasons else "")
     )
 
 
@@ -107,4 +106,4 @@ def _report(name: str, manifest: Manifest, storage: Storage, state: State) -> It
     yield f"report: {page}" + (" (of an earlier run: what it shows was since made anew)" if stale else "")
 
 
-_TELLERS = {"dedup": _corpus, "pretrain": _pretraining, "evaluate": _scores, "report": _report}
+_TELLERS = {"card": _corpus, "pretrain": _pretraining, "evaluate": _scores, "report": _report}

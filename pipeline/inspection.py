@@ -16,7 +16,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from pipeline import corpus_card
 from pipeline import manifest as manifests
+from pipeline.artifacts.card import CARD_FILE
 from pipeline.dag import Graph
 from pipeline.errors import ConfigError, IntegrityError
 from pipeline.ledger import Ledger
@@ -85,6 +87,8 @@ def _views(graph: Graph, stage: str, made: Manifest, lang: str | None, rows: int
     for slot, content in sorted(made.outputs.items()):
         if content.type == "packing":
             views[slot] = partial(_packed, graph, stage, content, lang, rows)
+        elif content.type == "card":
+            views |= _card(graph.storage, content, lang, rows)
         elif content.type == "vocabulary":
             views["pieces"] = partial(_pieces, graph.storage, content, rows)
         elif content.shards:
@@ -119,6 +123,8 @@ def _overview(graph: Graph, stage: str, made: Manifest, views: Mapping[str, View
     yield without_userinfo(graph.storage.url(made.path.rpartition("/")[0]))
     yield f"parts: {', '.join(views)}"
     large = {name.rsplit(".", 1)[0] for name, entry in _plain_files(made) if entry.bytes > _OVERVIEW_BYTES or "/" in name}
+    if any(content.type == "card" for content in made.outputs.values()):
+        large.add(CARD_FILE.removesuffix(".json"))  # its parts have views of their own
     for name, view in views.items():
         if name not in large:
             yield ""
@@ -281,6 +287,20 @@ def _pieces(storage: Storage, content: SlotContent, rows: int) -> Iterator[str]:
     yield f"{tokenizer.size} ids"
     for start in range(0, wanted, 8):
         yield "  ".join(f"{index} {clean_text(pieces[index], 24)}" for index in chosen[start : start + 8])
+
+
+def _card(storage: Storage, content: SlotContent, lang: str | None, rows: int) -> dict[str, View]:
+    entry = content.files[CARD_FILE]
+    parts = corpus_card.tables(json.loads(storage.local(entry.path, entry.sha256).read_bytes()), lang, rows)
+    return {name: partial(_printed, part) for name, part in parts.items()}
+
+
+def _printed(part: Callable[[], Iterable[str | corpus_card.Table]]) -> Iterator[str]:
+    for item in part():
+        if isinstance(item, str):
+            yield clean_text(item, ROW_CHARACTERS)
+        else:
+            yield from _columns(*item)
 
 
 # ---------------------------------------------------------------- ledgers, plain files, files

@@ -25,7 +25,7 @@ from pipeline.tracking import MetricRow, Run, Tracking
 log = logging.getLogger(__name__)
 
 POLL_EVERY_S = 5.0
-LOGGED_TYPES = ("exported_model", "report", "scores", "vocabulary")
+LOGGED_TYPES = ("card", "exported_model", "report", "scores", "vocabulary")
 REGISTERED_TYPE = "exported_model"
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]

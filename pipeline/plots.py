@@ -9,14 +9,18 @@ from typing import Any
 _RC = {"svg.hashsalt": "xlm-pipeline", "font.size": 8, "svg.fonttype": "path", "axes.spines.top": False, "axes.spines.right": False}
 
 
-def _figure(width: float, height: float) -> tuple[Any, Any]:
+PANEL = 70
+"""Names in one panel of a heat map."""
+
+
+def _figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     matplotlib.rcParams.update(_RC)
-    figure, axes = pyplot.subplots(figsize=(width, height), layout="constrained")
+    figure, axes = pyplot.subplots(rows, figsize=(width, height), layout="constrained")
     return figure, axes
 
 
@@ -90,4 +94,36 @@ def intervals(
     axes.margins(y=0.01)
     if lines:
         axes.legend(fontsize=7)
+    _save(figure, path)
+
+
+def heatmaps(
+    columns: Mapping[str, Sequence[float]],
+    labels: Sequence[str],
+    path: Path,
+    *,
+    title: str,
+    ylabel: str,
+    colour: str,
+    rule: float | None = None,
+) -> None:
+    """Shares from 0 to 1 as colours: one column a name, lowest label below, in panels of `PANEL` names; `rule` draws a line between two labels."""
+    import numpy as np
+
+    names = list(columns)
+    panels = [names[at : at + PANEL] for at in range(0, len(names), PANEL)]
+    figure, axes = _figure(max(4.5, 1.6 + 0.14 * min(PANEL, len(names))), 0.5 + (0.5 + 0.115 * len(labels)) * len(panels), rows=len(panels))
+    for axis, panel in zip(np.atleast_1d(axes), panels, strict=True):
+        shares = np.full((len(labels), min(PANEL, len(names))), np.nan)
+        shares[:, : len(panel)] = np.array([columns[name] for name in panel]).T
+        drawn = axis.imshow(shares, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="none")
+        axis.set_xticks(range(len(panel)), panel, rotation=90, fontsize=6)
+        axis.set_yticks(range(len(labels)), labels, fontsize=6)
+        axis.tick_params(length=0)
+        if rule is not None:
+            axis.axhline(rule, color="#d9822b", linewidth=0.8)
+    first = np.atleast_1d(axes)[0]
+    first.set_title(title, loc="left")
+    first.set_ylabel(ylabel)
+    figure.colorbar(drawn, ax=axes, label=colour, pad=0.01, fraction=0.03, aspect=30)
     _save(figure, path)

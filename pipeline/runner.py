@@ -36,7 +36,7 @@ from pipeline.footprint import Footprint
 from pipeline.manifest import Manifest, State
 from pipeline.observer import Observer, status_of
 from pipeline.stage import Context, Grade, Input, NotFetchedError, Output, Summary
-from pipeline.storage import ADHOC, Source, Storage, digest
+from pipeline.storage import ADHOC, Source, Storage, canonical, digest
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +95,8 @@ def chosen(graph: Graph, planned: list[Planned], choice: Choice) -> list[Planned
         wanted = [name for name in wanted if name in keep]
     if choice.start is not None:
         keep = graph.descendants(choice.start) | {choice.start}
-        before = [p for p in planned if p.instance.name not in keep and p.instance.name in wanted and p.state != "done"]
+        needed = set().union(*(_ancestors(graph, name) for name in wanted if name in keep)) - keep
+        before = [p for p in planned if p.instance.name in needed and p.state != "done"]
         if before:
             raise ConfigError(
                 f"--from {choice.start}: {before[0].instance.name} comes before it and is not up to date ({before[0].reasons[0]})."
@@ -304,7 +305,8 @@ class _Run:
             source = available.get(edge.instance)
             if source is None:
                 raise StageError(f"{instance.name}: its input {edge.instance} was not run. Leave out --from, or run {edge.instance} first.")
-            inputs[edge.slot] = Input(edge.slot, edge.instance, source.outputs[edge.output], source, self.storage)
+            lineage = tuple(available[name] for name in self.graph.lineage(edge) if name in available)
+            inputs[edge.slot] = Input(edge.slot, edge.instance, source.outputs[edge.output], source, self.storage, lineage)
         key = self._content_key(instance, found, inputs)
         path = manifests.manifest_path(instance.declaration.name, key)
         try:
@@ -327,6 +329,9 @@ class _Run:
         recipe = own_recipe(self.graph, instance)
         recipe["sources"] = [[source.name, source.lang, sha256] for source, sha256 in found]
         recipe["inputs"] = {slot: given.digest for slot, given in sorted(inputs.items())}
+        if instance.declaration.ledgers:
+            told = {slot: [[m.ledgers, m.counts] for m in given.lineage] for slot, given in sorted(inputs.items())}
+            recipe["ledgers"] = json.loads(canonical(told))  # as a manifest has them that was read again: names of numbers are text
         return digest(recipe)
 
     def _run_stage(

@@ -11,6 +11,7 @@ A stage's `__init__.py` declares, and imports nothing heavy:
     OUTPUT     slot -> artifact type
     DEFAULT    whether the stage runs when the file does not name it
     FROZEN     (optional) once drawn, the output stays for this pipeline's name whatever its inputs do
+    LEDGERS    (optional) the ledgers and counts of its inputs, and of what those were made of, shape the output: its key sees them
     run(config, inputs, output, context) -> Summary
 
 and, if it reads files that others own, `list_inputs(config, context) -> list[Source]` (cheap, used by `plan` too).
@@ -87,6 +88,7 @@ class Declaration:
     output: Mapping[str, Artifact]
     default: bool
     frozen: bool
+    ledgers: bool
 
     @property
     def config(self) -> type[Any]:
@@ -108,18 +110,20 @@ def declaration(name: str, registry: Mapping[str, str]) -> Declaration:
     return Declaration(
         name, module, module.VERSION, tuple(module.LIBRARIES), module.GRADE, tuple(getattr(module, "GLOBALS", ())), module.INPUTS, module.OUTPUT,
         bool(getattr(module, "DEFAULT", True)), bool(getattr(module, "FROZEN", False)),
+        bool(getattr(module, "LEDGERS", False)),
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Input:
-    """An artifact given to a stage."""
+    """An artifact given to a stage. `lineage` is the manifests of the stages that it came through as the same type, the oldest first, its own last."""
 
     slot: str
     instance: str
     content: SlotContent
     manifest: Manifest
     storage: Storage
+    lineage: tuple[Manifest, ...] = ()
 
     @property
     def digest(self) -> str:

@@ -46,7 +46,7 @@ def write_report(maker: Maker) -> None:
 def test_each_finding_stands_beside_its_baselines(tmp_path: Path) -> None:
     maker = made(tmp_path / "root")
     assert highlights.lines(graph(maker)) == [
-        "corpus: 3 languages, 27 documents, 22 kept in 3 languages (dropped: near_duplicate 2, too_short 3)",
+        "corpus: 3 languages, 30 documents, 22 kept in 3 languages (dropped: empty 1, near_duplicate 2, too_short 3; quarantined: bad_utf8 2)",
         "pretrain: held-out masked loss 6.500 nats, mean of 3 languages; beside it corpus-wide unigram 7.667 (1.167 nats better), "
         "per-language unigram 6.833 (0.333 nats better)",
         "evaluate: zero-shot accuracy on topics over 2 languages, 95% interval: model 60.0% [57.0, 63.0], never pretrained 40.0% [37.0, 43.0], "

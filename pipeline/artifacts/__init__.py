@@ -3,11 +3,12 @@
 A type is a module-level `Artifact` with a name, a one-line meaning and, for tables, a function that builds its Arrow schema when first used
 (so that importing this package loads no pyarrow). Units and dtypes stand in each file's docstring.
 
-    Documents, Bitext, Decisions, Rejects, Examples, Vocabulary, Tokens, Packing, Checkpoint, ExportedModel, Scores, Report
+    Documents, Bitext, Decisions, Rejects, Card, Examples, Vocabulary, Tokens, Packing, Checkpoint, ExportedModel, Scores, Report
 """
 
 from pipeline.artifacts.artifact import Artifact
 from pipeline.artifacts.bitext import BITEXT
+from pipeline.artifacts.card import CARD
 from pipeline.artifacts.checkpoint import CHECKPOINT
 from pipeline.artifacts.decisions import DECISIONS, PAIR_DECISIONS
 from pipeline.artifacts.documents import DOCUMENTS
@@ -21,6 +22,6 @@ from pipeline.artifacts.tokens import PAIR_TOKENS, TOKENS
 from pipeline.artifacts.vocabulary import VOCABULARY
 
 __all__ = [
-    "BASELINE_MODEL", "BITEXT", "CHECKPOINT", "DECISIONS", "DOCUMENTS", "EXAMPLES", "EXPORTED_MODEL", "HELDOUT", "PACKING", "PAIR_DECISIONS", "PAIR_TOKENS", "REJECTS", "REPORT", "SCORES",
+    "BASELINE_MODEL", "BITEXT", "CARD", "CHECKPOINT", "DECISIONS", "DOCUMENTS", "EXAMPLES", "EXPORTED_MODEL", "HELDOUT", "PACKING", "PAIR_DECISIONS", "PAIR_TOKENS", "REJECTS", "REPORT", "SCORES",
     "TOKENS", "VOCABULARY", "Artifact",
 ]  # fmt: skip

@@ -8,10 +8,11 @@ from pipeline.text.languages import lookup
 
 
 def spellings(code: str) -> tuple[str, ...]:
-    """Spellings of a canonical code, the likeliest first: itself, the UDHR's file name, ISO 639-3, aliases; each also with `_` for `-`."""
+    """Spellings of a canonical code, the likeliest first: itself, the UDHR's file name, ISO 639-3 with and without its script, aliases; each also with `_` for `-` and `-` for `_`."""
     language = lookup(code)
-    forms = [language.code, *([language.udhr] if language.udhr else []), language.iso639_3, *language.aliases]
-    varied = [variant for form in forms for variant in (form, form.replace("-", "_"))]
+    of_script = f"{language.iso639_3}_{language.script}"  # srp_Latn, before srp, which may be that of another script
+    forms = [language.code, *([language.udhr] if language.udhr else []), of_script, language.iso639_3, *language.aliases]
+    varied = [variant for form in forms for variant in (form, form.replace("-", "_"), form.replace("_", "-"))]
     return tuple(dict.fromkeys(varied))
 
 

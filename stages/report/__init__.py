@@ -1,6 +1,6 @@
 """report: one self-contained page with the evidence of a run, and its figures as JSON.
 
-Every figure comes from the manifests of the stages before it: their ledgers, counts and records, the vocabulary's card, the training curve, the scores. What a
+Every figure comes from the manifests of the stages before it: their ledgers, counts and records, the cards of corpus and vocabulary, the training curve, the scores. What a
 pipeline does not have (no fine-tuning, no evaluation) is left out of the page.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipeline.artifacts import (
+    CARD,
     CHECKPOINT,
     DECISIONS,
     DOCUMENTS,
@@ -24,15 +25,17 @@ from pipeline.artifacts import (
 from pipeline.config import Section
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("jinja2",)
 GRADE = Grade.TRAINING
+LEDGERS = True
 INPUTS = {
     "documents": Slot(DOCUMENTS, "ingest"),
     "cleaned": Slot(DOCUMENTS, "clean", optional=True),
     "heldout": Slot(HELDOUT, "heldout", optional=True),
     "examples": Slot(EXAMPLES, "examples", optional=True),
     "decisions": Slot(DECISIONS, "dedup"),
+    "card": Slot(CARD, "card", optional=True),
     "vocabulary": Slot(VOCABULARY, "vocabulary", optional=True),
     "tokens": Slot(TOKENS, "encode", optional=True),
     "packing": Slot(PACKING, "pack", optional=True),

@@ -1,22 +1,19 @@
 """The figures of the report, assembled from manifests; nothing here reads a file or knows of the page.
 
-manifests by slot + card + curve + scores -> assemble -> Figures -> asdict -> report.json, and the page
+manifests by slot + cards + curve + scores -> assemble -> Figures -> asdict -> report.json, and the page
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pipeline.errors import ConfigError
 from pipeline.ledger import Ledger
-from pipeline.text.languages import lookup
+from stages.report.corpus import corpus, language_name
 from stages.report.rows import (
     Book,
-    Corpus,
-    CorpusRow,
     Export,
     Figures,
     FinetuningRow,
@@ -46,17 +43,8 @@ def assemble(given: Given) -> Figures:
     parts = list({part.instance: part for part in given.parts.values()}.values())
     table = corpus(given)
     warnings = [(part.instance, str(text)) for part in parts for text in part.manifest.record.get("warnings", ())]
-    if table.rest:
-        warnings.append(
-            ("report", f"{table.rest} documents are not accounted for between the stages: its inputs are not of one chain (inputs: {{…}})")
-        )
     decided = given.parts.get("decisions")
-    reasons = {
-        "dropped": _sum(row.dropped for row in table.rows),
-        "quarantined": _sum(
-            ledger(given.parts[slot], "documents").quarantined for slot in ("documents", "cleaned", "decisions") if slot in given.parts
-        ),
-    }
+    reasons = {} if table is None else {"dropped": _ordered(table.total.dropped), "quarantined": _ordered(table.total.quarantined)}
     return Figures(
         books=[book for part in parts for book in books(part)],
         corpus=table,
@@ -75,12 +63,9 @@ def assemble(given: Given) -> Figures:
     )
 
 
-def language_name(code: str) -> str:
-    """English name of a language, or of both sides of a pair; empty where the code is not a language."""
-    try:
-        return lookup(code).name
-    except ConfigError:
-        return ""
+def _ordered(counts: Mapping[str, int]) -> dict[str, int]:
+    """The most frequent first."""
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], item[0])))
 
 
 def ledger(part: Part, name: str) -> Ledger:
@@ -108,57 +93,6 @@ def books(part: Part) -> list[Book]:
         found = ledger(part, name)
         rows.append(Book(part.instance, name, found.unit, found.taken, found.kept, found.dropped, found.quarantined))
     return rows
-
-
-def _sum(rows: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    total: Counter[str] = Counter()
-    for row in rows:
-        total.update(row)
-    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
-
-
-def corpus(given: Given) -> Corpus:
-    """Documents per language through reading, cleaning and choosing.
-
-    Raises:
-        LedgerError: a ledger does not add up.
-    """
-    chain = [ledger(given.parts[slot], "documents") for slot in ("documents", "cleaned", "decisions") if slot in given.parts]
-    packed = given.parts["packing"].manifest.counts["parts"] if "packing" in given.parts else None
-    characters = given.parts["vocabulary"].manifest.counts.get("characters", {}) if "vocabulary" in given.parts else None
-    tokens = given.parts["tokens"].manifest.counts.get("documents_tokens", {}) if "tokens" in given.parts else None
-    rows = []
-    for lang in sorted({lang for found in chain for lang in found.accounts}):
-        accounts = [found.accounts[lang] for found in chain if lang in found.accounts]
-        first, last = chain[0].accounts.get(lang), chain[-1].accounts.get(lang)
-        split = None if packed is None else {name: packed.get(f"{lang}/{name}", {}).get("documents", 0) for name in ("train", "heldout")}
-        rows.append(
-            CorpusRow(
-                lang=lang,
-                name=language_name(lang),
-                taken=0 if first is None else first.taken,
-                kept=0 if last is None else last.kept,
-                dropped=_sum(account.dropped for account in accounts),
-                quarantined=sum(sum(account.quarantined.values()) for account in accounts),
-                trained=None if split is None else split["train"],
-                heldout=None if split is None else split["heldout"],
-                characters=None if characters is None else characters.get(lang, 0),
-                tokens=None if tokens is None else tokens.get(lang, 0),
-            )
-        )
-    total = CorpusRow(
-        lang="",
-        name="",
-        taken=sum(row.taken for row in rows),
-        kept=sum(row.kept for row in rows),
-        dropped=_sum(row.dropped for row in rows),
-        quarantined=sum(row.quarantined for row in rows),
-        trained=None if packed is None else sum(row.trained or 0 for row in rows),
-        heldout=None if packed is None else sum(row.heldout or 0 for row in rows),
-        characters=None if characters is None else sum(row.characters or 0 for row in rows),
-        tokens=None if tokens is None else sum(row.tokens or 0 for row in rows),
-    )
-    return Corpus(rows, total, total.taken - total.kept - sum(total.dropped.values()) - total.quarantined)
 
 
 def heldout(part: Part | None) -> Heldout | None:

@@ -25,6 +25,7 @@ class Given:
     """All that the report is made of. `parts` is by slot of the report; a slot that takes many has `<slot>.<instance>`."""
 
     parts: Mapping[str, Part]
+    corpus_card: Mapping[str, Any] | None = None
     card: Mapping[str, Any] | None = None
     training: Mapping[str, Any] | None = None
     curve: Sequence[Mapping[str, float]] = ()
@@ -51,27 +52,49 @@ class Book:
 
 @dataclass(frozen=True)
 class CorpusRow:
-    """One language's documents from the first file to the training rows; None where no stage counted it."""
+    """One language (or pair of languages) from the first file to the last decision, as the card has it; None where nothing counted it. Shares in 1/10000."""
 
     lang: str
     name: str
     taken: int
     kept: int
     dropped: Mapping[str, int]
-    quarantined: int
-    trained: int | None
-    heldout: int | None
-    characters: int | None
-    tokens: int | None
+    quarantined: Mapping[str, int]
+    bytes_in: int
+    characters_in: int
+    words_in: int | None
+    characters_kept: int
+    words_kept: int | None
+    duplicate_share: int
+    near_duplicate_share: int
+    trained: int | None = None
+    heldout: int | None = None
+    tokens: int | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A document or pair that was dropped, its text cut short."""
+
+    lang: str
+    name: str
+    source: str
+    offset: int
+    texts: Sequence[str]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The corpus per language and in sum. `rest` is what the stages' ledgers, taken together, do not account for: 0."""
+    """The corpus per language and in sum; its pairs; samples of what each reason dropped, by `documents` or `pairs` and reason; licences of the records read."""
 
     rows: Sequence[CorpusRow]
     total: CorpusRow
-    rest: int
+    pairs: Sequence[CorpusRow]
+    pairs_total: CorpusRow | None
+    samples: Mapping[str, Mapping[str, Sequence[Sample]]]
+    relabelled: Mapping[str, Mapping[str, int]]
+    licences: Mapping[str, int]
+    sources: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -232,7 +255,7 @@ class Figures:
     """All figures of the page; a part is None or empty where the pipeline has none."""
 
     books: Sequence[Book]
-    corpus: Corpus
+    corpus: Corpus | None
     reasons: Mapping[str, Mapping[str, int]]
     heldout: Heldout | None
     contaminants: int | None

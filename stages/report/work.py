@@ -14,8 +14,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.artifacts.card import CARD_FILE
 from pipeline.errors import IntegrityError
 from pipeline.highlights import mlflow_command
+from pipeline.inspection import clean_text
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import canonical
 from stages.report import Config
@@ -27,6 +29,14 @@ log = logging.getLogger(__name__)
 TEMPLATE = Path(__file__).with_name("page.html")
 
 CAPTIONS = {
+    (
+        "card",
+        "lengths.svg",
+    ): "Documents by their length in characters after cleaning: one column a language, darker where more of its documents are so long.",
+    (
+        "card",
+        "confidence.svg",
+    ): "How sure identification is of each document. Above the line: identified as the language it is labelled with, the surest on top; below it: not at all, then as another language, the surest at the bottom.",
     (
         "vocabulary",
         "fertility.svg",
@@ -68,7 +78,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         path.write_text(page, encoding="utf-8")
     with output.file("report", "report.json") as path:
         path.write_bytes(canonical(asdict(figures)))
-    return Summary(counts={"inputs": {slot: given.digest for slot, given in sorted(inputs.items())}, "languages": len(figures.corpus.rows)})
+    return Summary(counts={"inputs": {slot: given.digest for slot, given in sorted(inputs.items())}})
 
 
 def read_given(inputs: Mapping[str, Input]) -> Given:
@@ -77,8 +87,10 @@ def read_given(inputs: Mapping[str, Input]) -> Given:
     Raises:
         IntegrityError: a file is gone or damaged.
     """
-    card = training = None
+    corpus_card = card = training = None
     curve: Sequence[Mapping[str, float]] = ()
+    if "card" in inputs:
+        corpus_card = json.loads(inputs["card"].path(CARD_FILE).read_bytes())
     if "vocabulary" in inputs:
         card = json.loads(inputs["vocabulary"].path("card.json").read_bytes())
     if "checkpoint" in inputs:
@@ -86,7 +98,7 @@ def read_given(inputs: Mapping[str, Input]) -> Given:
         found = _evidence_file(inputs["checkpoint"], "curve.json")
         curve = [] if found is None else json.loads(found)
     scores = {g.instance: json.loads(g.path("scores.json").read_bytes()) for slot, g in inputs.items() if slot.startswith("scores")}
-    return Given({slot: Part(given.instance, given.manifest) for slot, given in inputs.items()}, card, training, curve, scores)
+    return Given({slot: Part(given.instance, given.manifest) for slot, given in inputs.items()}, corpus_card, card, training, curve, scores)
 
 
 def _evidence_file(given: Input, name: str) -> bytes | None:
@@ -128,18 +140,18 @@ def _plots(figures: Figures, output: Output) -> list[Image]:
     from pipeline.plots import bars, curves
 
     made = []
-    rows = figures.corpus.rows
-    if rows:
+    if figures.corpus is not None and figures.corpus.rows:
+        rows, total = figures.corpus.rows, figures.corpus.total
         stacked: dict[str, dict[str, float]] = {}
-        if figures.corpus.total.trained is None:
+        if total.trained is None:
             stacked["kept"] = {row.lang: row.kept for row in rows}
         else:
             stacked["trained on"] = {row.lang: row.trained or 0 for row in rows}
             stacked["held out"] = {row.lang: row.heldout or 0 for row in rows}
         for reason in figures.reasons["dropped"]:
             stacked[reason.replace("_", " ")] = {row.lang: row.dropped.get(reason, 0) for row in rows}
-        if figures.corpus.total.quarantined:
-            stacked["quarantined"] = {row.lang: row.quarantined for row in rows}
+        if total.quarantined:
+            stacked["quarantined"] = {row.lang: sum(row.quarantined.values()) for row in rows}
         with output.evidence("corpus.svg") as path:
             bars({row.lang: row.taken for row in rows}, path, title="Documents by language", ylabel="documents", stacked=stacked)
             made.append(image(path.read_bytes(), CAPTIONS[("report", "corpus.svg")]))
@@ -180,9 +192,10 @@ def render(figures: Figures, images: Mapping[str, Sequence[Image]], *, title: st
         size=_size,
         duration=_duration,
         words=lambda text: str(text).replace("_", " "),
+        harmless=lambda text: clean_text(text, len(text)),
     )
     by_caption = {made.caption: made for made in images.get("report", ())}
-    shown = {"vocabulary", "pretrain", "finetune", "evaluate", "report"}
+    shown = {"card", "vocabulary", "pretrain", "finetune", "evaluate", "report"}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         figures=figures,
         images=images,

@@ -158,7 +158,7 @@ def test_a_run_is_a_job_that_succeeds_and_whose_log_reads_line_by_line(server: S
 
     again = _submit(server, *arguments)
     assert again.info["status"] == "SUCCEEDED"
-    assert "tiny: up to date; nothing to do (10 stages)." in again.log
+    assert "tiny: up to date; nothing to do (11 stages)." in again.log
 
 
 def test_a_failing_stage_makes_the_job_fail_with_the_reason_in_its_last_ten_lines(server: Server, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from pipeline.curve import Curve
 from pipeline.storage import Storage
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-DATA_STAGES = ("ingest", "clean", "heldout", "examples", "dedup", "vocabulary", "encode", "pack")
+DATA_STAGES = ("ingest", "clean", "heldout", "examples", "dedup", "card", "vocabulary", "encode", "pack")
 """The exact stages before any training."""
 
 WORDS = {

@@ -29,6 +29,33 @@ def documents(dropped: dict[str, dict[str, int]], taken: dict[str, int], quarant
     return ledger
 
 
+HEADLINE = {
+    "languages": 3, "kept_languages": 3, "in": 30, "kept": 22, "dropped": {"empty": 1, "near_duplicate": 2, "too_short": 3}, "quarantined": {"bad_utf8": 2},
+}  # fmt: skip
+
+
+def card() -> dict[str, Any]:
+    """The corpus's card of the ledgers below, with one pair of languages and hostile samples."""
+
+    def row(taken: int, kept: int, dropped: dict[str, int], quarantined: int = 0) -> dict[str, Any]:
+        return {
+            "in": taken, "kept": kept, "dropped": dropped, "quarantined": {"bad_utf8": quarantined} if quarantined else {}, "gained": 0, "lost": 0,
+            "bytes_in": 40 * taken, "characters_in": 30 * taken, "words_in": 6 * taken, "characters_kept": 29 * kept, "words_kept": 5 * kept,
+            "duplicate_share": 0, "near_duplicate_share": 2500 if "near_duplicate" in dropped else 0, "licences": {"CC0": taken},
+        }  # fmt: skip
+
+    pair = {name: value for name, value in row(4, 3, {"length_ratio": 1}).items() if not name.startswith("words")}
+    shown = {"id": "00", "lang": "fr", "source": f"{HOSTILE}.txt", "offset": 7, "text": f"{HOSTILE}\x00"}
+    both = {"id": "01", "lang": "fr-en", "source": "p.tsv", "offset": 9, "text_a": f"\u202e{HOSTILE}", "text_b": "en"}
+    return {
+        "all": row(30, 22, HEADLINE["dropped"], 2), "relabelled": {"am": {"ti": 1}},
+        "languages": {"am": row(10, 6, {"empty": 1, "too_short": 3}), "en": row(12, 10, {}, 2), "fr": row(8, 6, {"near_duplicate": 2})},
+        "pairs": {"all": pair, "languages": {"fr-en": pair}},
+        "samples": {"documents": {"near_duplicate": [shown]}, "pairs": {"length_ratio": [both]}},
+        "sources": {"0": {"files": 3, "bytes": 4096, "damaged_bytes": 100, "quarantined": {"bad_utf8": 2}}},
+    }  # fmt: skip
+
+
 class Maker:
     """Writes files and evidence to a storage and gives inputs of the report."""
 
@@ -71,6 +98,14 @@ class Maker:
             "decisions", "dedup", ledgers={"documents": chosen}, counts={"contaminants": 77}, warnings=(f"odd label {HOSTILE}",),
             settings={"rules": [HOSTILE], "length": {"min_words": 3}, "empty": {}},
         )  # fmt: skip
+
+        self.add(
+            "card",
+            "card",
+            counts={"documents": HEADLINE},
+            files={"card.json": card()},
+            evidence={"lengths.svg": SVG, "confidence.svg": SVG},
+        )
 
     def training(self) -> None:
         """Vocabulary to export."""

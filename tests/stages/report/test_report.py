@@ -14,7 +14,7 @@ from stages import report
 from stages.report.figures import assemble, flatten
 from stages.report.rows import Figures
 from stages.report.work import read_given
-from tests.stages.report.pieces import HOSTILE, SVG, Maker, documents, surroundings
+from tests.stages.report.pieces import HOSTILE, SVG, Maker, surroundings
 
 
 @pytest.fixture
@@ -74,15 +74,18 @@ class Page(HTMLParser):
 
 def test_each_language_is_followed_from_what_was_read_to_what_is_trained_on(whole: Maker) -> None:
     table = figures_of(whole).corpus
+    assert table is not None
     am, en, fr = table.rows
-    assert (am.lang, am.name, am.taken, am.kept, am.quarantined) == ("am", "Amharic", 10, 6, 0)
+    assert (am.lang, am.name, am.taken, am.kept, am.quarantined) == ("am", "Amharic", 10, 6, {})
     assert am.dropped == {"too_short": 3, "empty": 1}
-    assert (am.trained, am.heldout, am.characters, am.tokens) == (5, 1, 100, 60)
-    assert (en.taken, en.kept, en.quarantined, en.dropped) == (12, 10, 2, {})
-    assert (fr.kept, fr.dropped) == (6, {"near_duplicate": 2})
-    assert (table.total.taken, table.total.kept, sum(table.total.dropped.values()), table.total.quarantined) == (30, 22, 6, 2)
-    assert (table.total.trained, table.total.heldout, table.total.characters, table.total.tokens) == (19, 3, 800, 400)
-    assert table.rest == 0
+    assert list(am.dropped) == ["too_short", "empty"]
+    assert (am.trained, am.heldout, am.tokens) == (5, 1, 60)
+    assert (am.bytes_in, am.characters_in, am.words_in, am.characters_kept, am.words_kept) == (400, 300, 60, 174, 30)
+    assert (en.taken, en.kept, en.quarantined, en.dropped) == (12, 10, {"bad_utf8": 2}, {})
+    assert (fr.kept, fr.dropped, fr.near_duplicate_share) == (6, {"near_duplicate": 2}, 2500)
+    assert (table.total.taken, table.total.kept, sum(table.total.dropped.values()), table.total.quarantined) == (30, 22, 6, {"bad_utf8": 2})
+    assert (table.total.trained, table.total.heldout, table.total.tokens) == (19, 3, 400)
+    assert [(row.lang, row.taken, row.kept, row.words_in, row.tokens) for row in table.pairs] == [("fr-en", 4, 3, None, None)]
 
 
 def test_reasons_are_summed_over_the_stages_that_drop_documents_most_frequent_first(whole: Maker) -> None:
@@ -96,15 +99,6 @@ def test_a_ledger_that_does_not_add_up_is_an_error(bare: Maker) -> None:
     plain["languages"]["fr"]["kept"] -= 1
     with pytest.raises(LedgerError, match="dedup: documents: fr: 8 documents in, but 1 of them unaccounted for"):
         figures_of(bare)
-
-
-def test_ledgers_of_different_chains_are_a_warning_with_the_number_that_is_missing(tmp_path: Path) -> None:
-    maker = Maker(tmp_path / "root")
-    maker.corpus()
-    maker.add("documents", "ingest", ledgers={"documents": documents({}, {"am": 12, "en": 12, "fr": 8})})
-    found = figures_of(maker)
-    assert found.corpus.rest == 5
-    assert any(instance == "report" and text.startswith("5 documents are not accounted for") for instance, text in found.warnings)
 
 
 def test_every_ledger_of_every_stage_has_a_line_whose_sum_holds(whole: Maker) -> None:
@@ -180,15 +174,21 @@ def test_text_from_outside_is_escaped_wherever_it_stands(whole: Maker) -> None:
     page = Page(html)
     assert "script" not in page.tags
     assert "<script" not in html
-    # in the title twice, a warning, a held-out group and a setting
-    assert page.text.count(HOSTILE) == 5
+    # in the title twice, a warning, a held-out group, a setting, the source and the text of a dropped document, and one side of a dropped pair
+    assert page.text.count(HOSTILE) == 8
+
+
+def test_controls_and_overrides_in_samples_are_shown_as_escapes(whole: Maker) -> None:
+    text = Page(page_of(whole)).text
+    assert f"{HOSTILE}\\x00" in text and f"\\u202e{HOSTILE}" in text
+    assert not {"\x00", "\u202e"} & set(text)
 
 
 def test_the_page_loads_nothing_and_its_ids_are_unique(whole: Maker) -> None:
     page = Page(page_of(whole))
-    assert len(page.loads) == 7  # fertility, loss, throughput, fine-tuning, accuracy and its own two
+    assert len(page.loads) == 9  # lengths, confidence, fertility, loss, throughput, fine-tuning, accuracy and its own two
     assert all(load.startswith("data:image/svg+xml;base64,") for load in page.loads)
-    assert base64.b64encode(SVG).decode() in page.loads[1]
+    assert base64.b64encode(SVG).decode() in page.loads[1]  # the first is its own
     assert set(page.links) <= {f"#{name}" for name in page.ids}
     assert len(page.ids) == len(set(page.ids)) > 5
     assert not {"script", "link", "iframe", "object"} & set(page.tags)
@@ -204,6 +204,13 @@ def test_sections_of_absent_stages_are_left_out(bare: Maker) -> None:
     assert "30 in = 22 kept + 6 dropped + 2 quarantined" in " ".join(page.text.split())
     for absent in ("trained are", "fertility", "unigram", "zero-shot", "None", "–"):
         assert absent not in page.text.replace("“–” is a stage too short", "").replace("small – report", ""), absent
+
+
+def test_without_a_card_the_page_has_no_table_of_the_corpus_and_keeps_the_ledgers(bare: Maker) -> None:
+    del bare.inputs["card"]
+    assert figures_of(bare).corpus is None
+    page = Page(page_of(bare))
+    assert "corpus" not in page.ids and "near duplicate 2" in page.text
 
 
 def test_without_an_evaluation_pretraining_is_still_shown(tmp_path: Path) -> None:
@@ -226,5 +233,5 @@ def test_a_lost_plot_costs_the_plot_and_a_warning_not_the_report(whole: Maker, c
     entry = whole.inputs["scores.evaluate"].manifest.record["evidence"]["accuracy.svg"]
     whole.storage.remove(entry["path"])
     page = Page(page_of(whole))
-    assert len(page.loads) == 6
+    assert len(page.loads) == 8
     assert "without accuracy.svg of evaluate" in caplog.text

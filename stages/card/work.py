@@ -1,0 +1,167 @@
+"""The work of card, as the driver sees it.
+
+shards as read, shards as cleaned ⋈ decisions -> one part a shard (map, stages/card/counting.py)
+parts -> sums (reduce)  ┐
+ledgers of all stages   ┴-> checked against each other -> card.json, plots, headline figures
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from pipeline.artifacts.card import CARD_FILE
+from pipeline.corpus import pair_up
+from pipeline.errors import ConfigError, LedgerError
+from pipeline.ledger import Ledger
+from pipeline.manifest import Manifest
+from pipeline.stage import Context, Input, Output, Summary
+from pipeline.storage import canonical
+from pipeline.task import UnitResult
+from pipeline.units import Phase, Unit
+from stages.card import Config, books, plots
+from stages.card.assemble import Parts, corpus, files, headline, metrics, pairs, sources
+from stages.card.books import Page
+from stages.card.samples import Bounds
+from stages.card.tally import EDGES
+
+
+def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
+    """Count, check and publish; see the package."""
+    bounds = Bounds(config.samples, config.samples_per_language)
+    settings = config.model_dump(mode="json")
+    read = _count(context, "read_documents", {}, _plain_units(inputs["documents"]), bounds)
+    decided = _count(context, "decided_documents", settings, _joined_units(inputs["cleaned"], inputs["decisions"]), bounds)
+    pages, made = document_pages(inputs)
+    wholes = books.join(pages)
+    books.agree(read.tally.column("read"), _page_of(pages, inputs["documents"]).given(), "documents", "counted as read", "in the ledger")
+    books.agree(decided.tally.column("kept"), pages[-1].given(), "documents", "counted as kept", "in the ledger")
+    _agree_reasons(decided, pages[-1])
+    card: dict[str, Any] = {
+        "format": 1, "edges": {name: list(edges) for name, edges in EDGES.items()}, **corpus(wholes, read, decided),
+        "relabelled": books.relabelled(pages), "samples": {"documents": decided.samples()},
+        "sources": sources(_oldest(inputs["documents"])), "files": files(read), "stages": [page.plain() for page in pages],
+    }  # fmt: skip
+    ledgers = {"documents": _ledger(wholes, "documents")}
+    if "bitext" in inputs and "cleaned_bitext" in inputs and "pair_decisions" in inputs:
+        read = _count(context, "read_pairs", {}, _plain_units(inputs["bitext"]), bounds)
+        decided = _count(context, "decided_pairs", settings, _joined_units(inputs["cleaned_bitext"], inputs["pair_decisions"]), bounds)
+        pages = pair_pages(inputs, read.tally.column("read"), made)
+        wholes = books.join(pages)
+        books.agree(decided.tally.column("kept"), pages[-1].given(), "pairs", "counted as kept", "in the ledger")
+        _agree_reasons(decided, pages[-1])
+        card["pairs"] = {**pairs(wholes, read, decided), "stages": [page.plain() for page in pages]}
+        card["samples"]["pairs"] = decided.samples()
+        ledgers["pairs"] = _ledger(wholes, "pairs")
+    with output.file("card", CARD_FILE) as path:
+        path.write_bytes(canonical(card))
+    plots.draw(card, output)
+    return Summary(ledgers=ledgers, counts=headline(card), metrics=metrics(card))
+
+
+# ---------------------------------------------------------------- counting
+
+
+def _plain_units(given: Input) -> list[Unit]:
+    shards = [shard for shard in given.shards if shard.rows]
+    return [Unit(s.sha256, {"shard": s.plain()}, s.bytes, f"{given.slot} shard {s.key[:12]}") for s in shards]
+
+
+def _joined_units(text: Input, decisions: Input) -> list[Unit]:
+    return [pairing.unit() for pairing in pair_up(text.shards, decisions.shards)]
+
+
+def _count(context: Context, function: str, settings: Mapping[str, Any], units: Sequence[Unit], bounds: Bounds) -> Parts:
+    unit = "pairs" if function.endswith("pairs") else "documents"
+    results = context.map(Phase(function, f"stages.card.counting:{function}", settings, unit), units)
+    parts = Parts(bounds)
+    for plain in _parts(context, results):
+        parts.add(plain)
+    return parts
+
+
+def _parts(context: Context, results: Iterable[UnitResult]) -> Iterable[dict[str, Any]]:
+    for result in results:
+        shard = result.files["part.json"]
+        yield json.loads(context.storage.local(shard.path, shard.sha256).read_bytes())
+
+
+# ---------------------------------------------------------------- ledgers
+
+
+def _oldest(given: Input) -> Manifest:
+    return given.lineage[0]
+
+
+def document_pages(inputs: Mapping[str, Input]) -> tuple[list[Page], Ledger | None]:
+    """The ledgers of the stages from the first that gave documents to the one that decided, and that of pairs made of documents.
+
+    Raises:
+        ConfigError: the cleaned documents do not come from the documents.
+        LedgerError: a stage between keeps no ledger of documents.
+    """
+    line = [*inputs["cleaned"].lineage, inputs["decisions"].manifest]
+    if inputs["documents"].manifest.path not in [manifest.path for manifest in line]:
+        raise ConfigError(
+            f"card: its documents are of {inputs['documents'].instance}, from which the cleaned ones of {inputs['cleaned'].instance} do not come. "
+            "Set inputs: {documents: …, cleaned: …, decisions: …} of the stage to instances of one chain."
+        )
+    pages = [Page(manifest.stage, books.part(_ledger_of(manifest, ("documents",)))[0]) for manifest in line]
+    made = line[0].ledgers.get("pairs")
+    return pages, None if made is None or made["unit"] != "documents" else Ledger.from_plain(made)
+
+
+def _page_of(pages: Sequence[Page], given: Input) -> Page:
+    return pages[len(given.lineage) - 1]
+
+
+def pair_pages(inputs: Mapping[str, Input], rows: Mapping[str, int], made: Ledger | None) -> list[Page]:
+    """The same for bitext; `rows` is how many pairs of each kind the first stage gave, `made` the ledger of documents that became pairs.
+
+    Raises:
+        LedgerError: a stage between keeps no ledger of pairs, or the first gave other pairs than it counted.
+    """
+    line = [*inputs["cleaned_bitext"].lineage, inputs["pair_decisions"].manifest]
+    first = line[0].ledgers
+    read = Ledger("pairs")
+    if "documents" in first:
+        read.add(books.part(Ledger.from_plain(first["documents"]))[1])
+    if "pairs" in first and first["pairs"]["unit"] == "pairs":
+        read.add(_in_pairs(Ledger.from_plain(first["pairs"])))
+    whole = books.with_made(read, rows, made)
+    return [Page(line[0].stage, whole), *(Page(m.stage, _in_pairs(_ledger_of(m, ("pairs", "bitext")))) for m in line[1:])]
+
+
+def _in_pairs(ledger: Ledger) -> Ledger:
+    """The same accounts, whatever the stage calls its unit."""
+    return Ledger("pairs", ledger.accounts, ledger.relabelled)
+
+
+def _ledger_of(manifest: Manifest, names: tuple[str, ...]) -> Ledger:
+    for name in names:
+        if name in manifest.ledgers:
+            return Ledger.from_plain(manifest.ledgers[name])
+    raise LedgerError(
+        f"card: {manifest.stage} keeps no ledger {' or '.join(map(repr, names))}, so what it dropped is not known. Its `run` must return "
+        f"Summary(ledgers={{{names[0]!r}: …}}); or leave the card out with stages.card: null."
+    )
+
+
+def _agree_reasons(decided: Parts, page: Page) -> None:
+    counted: dict[str, int] = {}
+    for lang, row in decided.tally.sums.items():
+        counted |= {f"{lang}: {name.partition(' ')[2]}": value for name, value in row.items() if name.startswith("dropped ") and value}
+    accounts = page.ledger.accounts.items()  # what could not be judged is quarantined, and has a decision as well
+    booked = {f"{lang}: {why}": n for lang, account in accounts for why, n in {**account.dropped, **account.quarantined}.items() if n}
+    books.agree(counted, booked, page.ledger.unit, "counted as dropped", "in the ledger")
+
+
+def _ledger(wholes: Mapping[str, books.Whole], unit: str) -> Ledger:
+    """The card's own ledger: what came in under each language's last name, and what became of it."""
+    ledger = Ledger(unit)
+    for lang, whole in wholes.items():
+        own = whole.account
+        if own.taken or own.kept or whole.gained:
+            ledger.accounts[lang] = type(own)(own.taken + whole.gained - whole.lost, own.kept, own.dropped, own.quarantined)
+    return ledger
