@@ -9,6 +9,7 @@ STAGES = {
     "heldout": "stages.heldout",
     "examples": "stages.examples",
     "dedup": "stages.dedup",
+    "kept": "stages.kept",
     "vocabulary": "stages.vocabulary",
     "encode": "stages.encode",
     "pack": "stages.pack",
