@@ -10,6 +10,7 @@ STAGES = {
     "examples": "stages.examples",
     "dedup": "stages.dedup",
     "card": "stages.card",
+    "kept": "stages.kept",
     "vocabulary": "stages.vocabulary",
     "encode": "stages.encode",
     "pack": "stages.pack",

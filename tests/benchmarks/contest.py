@@ -1,0 +1,149 @@
+"""One contest: the peer and this engine in turn on the same corpus, with two workers each.
+
+Start-up is what the same command takes on two files of three documents each: interpreters, imports, Ray, MLflow, compiled code from its cache, and the fixed cost of
+every phase. The ratio is of times apart from start-up; the ratio with it is printed too.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.benchmarks import engine, peer
+from tests.benchmarks.corpus_text import Corpus
+from tests.benchmarks.measured import Cost
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side's run, and its run on next to nothing."""
+
+    name: str
+    cost: Cost
+    startup: Cost
+
+    @property
+    def seconds(self) -> float:
+        """Time apart from start-up."""
+        return max(0.01, self.cost.seconds - self.startup.seconds)
+
+    def line(self, corpus: Corpus, workers: int) -> str:
+        """A row of the table."""
+        return (
+            f"  {self.name:28s} {self.cost.seconds:8.1f} s, start-up {self.startup.seconds:5.1f} s, apart from it {self.seconds:8.1f} s:"
+            f" {corpus.documents / self.seconds:9,.0f} documents/s, {corpus.bytes / 1e6 / self.seconds / workers:7.2f} MB/s a core,"
+            f" peak {self.cost.peak_bytes / 2**20:,.0f} MiB (PSS of the tree)"
+        )
+
+
+class Arena:
+    """Where contests take place: the work folder, the tiny corpus, the peer, start-ups measured once each."""
+
+    def __init__(self, work: Path, tiny: Corpus, other: peer.Peer, workers: int) -> None:
+        self.work, self.workers = work, workers
+        self._tiny, self._peer = tiny, other
+        self._startups: dict[str, Cost] = {}
+
+    def theirs(self, part: str, splitting: str, corpus: Corpus) -> Side:
+        """The peer's side; its output lies in `<work>/peer-<part>-<splitting>`."""
+        target, name = self.work / f"peer-{part}-{splitting}", f"peer {part} {splitting}"
+        if name not in self._startups:
+            shutil.rmtree(target, ignore_errors=True)
+            self._startups[name] = self._peer.run(part, splitting, self._tiny.folder, target, self.workers)
+        shutil.rmtree(target, ignore_errors=True)
+        return Side(f"datatrove {peer.VERSION}", self._peer.run(part, splitting, corpus.folder, target, self.workers), self._startups[name])
+
+    def ours(
+        self,
+        name: str,
+        corpus: Corpus,
+        dedup: Mapping[str, Any],
+        *,
+        own: bool,
+        kept: bool = False,
+        clean: Mapping[str, Any] = engine.PLAIN,
+        workers: int = 0,
+    ) -> Side:
+        """This engine's side; its storage is `<work>/ours`."""
+        storage, folder = self.work / "ours", self.work / "run"
+        costs = []
+        key = f"{name} {own} {workers}"
+        for some in ((self._tiny,) if key not in self._startups else ()) + (corpus,):
+            plain = engine.settings(
+                some.pattern,
+                corpus.languages,
+                engine.fresh(storage),
+                dedup,
+                clean=clean,
+                own=own,
+                kept=kept,
+                workers=workers or self.workers,
+            )
+            costs.append(engine.pipeline(folder, plain))
+        self._startups.setdefault(key, costs[0])
+        return Side(name, costs[-1], self._startups[key])
+
+    @property
+    def storage(self) -> Path:
+        """The storage of the last run of `ours`."""
+        return self.work / "ours"
+
+
+def gopher(arena: Arena, corpus: Corpus, splitting: str, *, all_of_ours: bool) -> float:
+    """Gopher's repetition and quality rules; prints both sides and returns the ratio of their times."""
+    print(
+        f"\nGopher repetition and quality rules, {splitting} word splitting: {corpus.documents:,} documents, {corpus.bytes / 1e6:,.0f} MB of JSON lines"
+    )
+    theirs = arena.theirs("gopher", splitting, corpus)
+    ours = arena.ours("this engine", corpus, engine.GOPHER, own=splitting == "own", kept=True)
+    _table(theirs, ours, corpus, arena.workers)
+    print("  output of both: the kept documents as JSON lines, Zstandard level 3; English stop words are asked for on neither side")
+    _differences(peer.kept(arena.work / f"peer-gopher-{splitting}"), arena.storage, splitting)
+    if all_of_ours:
+        full = arena.ours("with all of ours on", corpus, {}, own=True, kept=True, clean={})
+        print(full.line(corpus, arena.workers) + "\n    (languages identified, lines, near-duplicates, default rules)")
+    return theirs.seconds / ours.seconds
+
+
+def minhash(arena: Arena, corpus: Corpus, splitting: str) -> float:
+    """MinHash signatures and clusters; prints both sides and returns the ratio of their times."""
+    print(
+        f"\nMinHash signatures and clustering, {splitting} word splitting: {corpus.documents:,} documents, {corpus.bytes / 1e6:,.0f} MB of JSON lines"
+    )
+    theirs = arena.theirs("minhash", splitting, corpus)
+    ours = arena.ours("this engine", corpus, engine.NEAR, own=splitting == "own")
+    _table(theirs, ours, corpus, arena.workers)
+    return theirs.seconds / ours.seconds
+
+
+def _table(theirs: Side, ours: Side, corpus: Corpus, workers: int) -> None:
+    print(theirs.line(corpus, workers))
+    print(ours.line(corpus, workers))
+    whole = theirs.cost.seconds / ours.cost.seconds
+    print(f"  ratio {theirs.seconds / ours.seconds:.1f} apart from start-up, {whole:.1f} with it; {workers} workers each", flush=True)
+
+
+def _differences(theirs: set[str], storage: Path, splitting: str) -> None:
+    """Say in what the kept sets differ, and why."""
+    decided = engine.decisions(storage)
+    ours = {name for name, (reason, _, _) in decided.items() if not reason}
+    only_theirs = Counter(decided[name][0] for name in theirs - ours)
+    duplicates = only_theirs.pop("duplicate", 0)
+    print(
+        f"  kept: {len(theirs):,} there, {len(ours):,} here; kept there alone: {duplicates:,} exact duplicates, which the engine always drops",
+        end="",
+    )
+    rest, more = sum(only_theirs.values()), len(ours - theirs)
+    if rest or more:
+        why = ", ".join(f"{reason} {count}" for reason, count in sorted(only_theirs.items()))
+        print(f", and {rest:,} more ({why or 'none'}); kept here alone: {more:,}")
+        if splitting == "own":
+            print(
+                "    each side counts the words that it splits: there spaCy's English ones, punctuation apart; here words, in scripts without spaces estimates"
+            )
+    else:
+        print("; no other difference")
