@@ -6,10 +6,7 @@ import re
 from collections.abc import Callable
 
 from pipeline.text.languages import Language
-from pipeline.text.sentences import TERMINALS
-
-NO_SENTENCE_END = frozenset({"Lana", "Laoo", "Talu", "Tavt", "Thai"})
-"""Scripts (ISO 15924) whose sentences usually end in a space alone: that a line lacks an end mark says nothing there."""
+from pipeline.text.sentences import NO_SENTENCE_END, TERMINALS
 
 _BLANK_LINES = re.compile("\n{3,}")
 _CLOSING = "\"'”’»›」』）)]"

@@ -19,6 +19,8 @@ def profile(config: Config, inputs: Mapping[str, Input], sample_bytes: int) -> l
     batches = sample([given.shard_path(shard) for shard in given.shards if shard.rows], "text", sample_bytes)
     watch, plain = Stopwatch(), config.model_dump(mode="json")
     found = dict.fromkeys(config.rules, 0)
+    for name, rule in load(config.rules if batches else ()):  # loads models and tables
+        rule({column: _column(batches[0].slice(0, 1), column) for column in columns_of((name,))}, plain.get(name) or {})
     for batch in batches:
         with watch("columns"):
             columns = {name: _column(batch, name) for name in columns_of(config.rules)}

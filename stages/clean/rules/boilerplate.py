@@ -2,6 +2,7 @@
 
 Source: C4 (Raffel et al. 2020, section 2.2), whose six English phrases stand here beside their like in other languages, matched in any language and case. Departures: a
 line of more than 300 characters stays, since it is prose that speaks of such things; of a page with `lorem ipsum` only the line goes. Off by default, as FineWeb2 has it.
+Direction: what is left may still hold boilerplate in other words.
 """
 
 from __future__ import annotations

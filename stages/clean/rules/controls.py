@@ -8,7 +8,7 @@
     U+E0020–E007F tags               stay in the emoji of flags
     U+202D, U+202E overrides, U+2061–2064 unseen operators, U+206A–206F deprecated, U+FFF9–FFFB annotation, other tags: go
 
-A run of the same one counts as one. Source: the Unicode Standard 16, sections 9.2, 12.1 and 23.2–23.9, and UAX 9. Combining marks, the Mongolian vowel separator and
+A run of the same one counts as one. Direction: nothing visible goes. Source: the Unicode Standard 16, sections 9.2, 12.1 and 23.2–23.9, and UAX 9. Combining marks, the Mongolian vowel separator and
 variation selectors are no controls and stay.
 """
 

@@ -1,7 +1,7 @@
 """phones: telephone numbers become `<phone>`; unit: the number.
 
 Replaced are numbers in international form (`+49 30 1234567`, 8 to 15 digits: ITU-T E.164), in North American form with brackets or hyphens (`(555) 010-9999`), and numbers of
-6 to 15 digits behind a word for telephone in some thirty languages (`Tel.: …`, `电话：…`). Direction: precise before complete: dates, ISBNs, prices and columns of numbers stay, and so
+6 to 15 digits behind a word for telephone in some thirty languages (`Tel.: …`, `电话：…`). Source: those forms. Direction: precise before complete: dates, ISBNs, prices and columns of numbers stay, and so
 does a national number that nothing announces. Off by default, since FineWeb, whose `pii` rule is the pattern here, leaves telephone numbers.
 """
 

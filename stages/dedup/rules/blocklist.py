@@ -1,6 +1,6 @@
-"""blocklist: the address stands on a list of blocked ones, or the text holds too many listed words; counts of the document as `clean` took them from the user's lists.
+"""blocklist: the address stands on a list of blocked ones, or the text holds too many listed words, by the user's lists in `clean`.
 
-Source: FineWeb (Penedo et al. 2024), which drops by address, and C4 (Raffel et al. 2020), which drops a page for one listed word. Direction: more is worse; where no list
+Unit: counts of the document. Source: FineWeb (Penedo et al. 2024), which drops by address, and C4 (Raffel et al. 2020), which drops a page for one listed word. Direction: more is worse; where no list
 was given nothing goes. A word counts as often as it stands there; see `BlocklistRule`.
 """
 
