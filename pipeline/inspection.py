@@ -23,6 +23,7 @@ from pipeline.dag import Graph
 from pipeline.errors import ConfigError, IntegrityError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, SlotContent, State
+from pipeline.stage import Input, Timing
 from pipeline.storage import Published, Storage, without_userinfo
 
 TEXT_CHARACTERS = 100
@@ -32,6 +33,8 @@ _OVERVIEW_BYTES = 64 << 10
 _LONG_TEXTS = ("text", "text_a", "text_b", "text_pair")
 _TEN_THOUSANDTHS = ("fertility", "characters_per_piece")
 _CHUNK = 1 << 20
+PROFILE = "profile"
+PROFILE_BYTES = 8 << 20
 
 
 def show(graph: Graph, stage: str, part: str | None, lang: str | None, rows: int) -> Iterator[str]:
@@ -43,6 +46,8 @@ def show(graph: Graph, stage: str, part: str | None, lang: str | None, rows: int
     """
     if rows < 1:
         raise ConfigError(f"--rows is {rows}; it must be at least 1.")
+    if part == PROFILE and _profiler(graph, stage) is not None:
+        return _profile(graph, stage)
     made = _artifact(graph, graph.instance(stage).name)
     if made is None:
         raise ConfigError(f"{stage} was never run for {graph.settings.name}: there is nothing to show. Make it with `run --until {stage}`.")
@@ -51,7 +56,7 @@ def show(graph: Graph, stage: str, part: str | None, lang: str | None, rows: int
         return _overview(graph, stage, made, views)
     name = part if part in views else part.rsplit(".", 1)[0]
     if name not in views:
-        raise ConfigError(f"{stage} has no part {part!r}; it has {', '.join(views)}.")
+        raise ConfigError(f"{stage} has no part {part!r}; it has {', '.join(_names(graph, stage, views))}.")
     return iter(views[name]())
 
 
@@ -121,7 +126,7 @@ def _overview(graph: Graph, stage: str, made: Manifest, views: Mapping[str, View
     seconds, run = made.record.get("seconds", 0), made.record.get("run", "?")
     yield f"{stage}: {made.stage} {made.key[:12]}, made {when} in {seconds:.1f} s by run {run}"
     yield without_userinfo(graph.storage.url(made.path.rpartition("/")[0]))
-    yield f"parts: {', '.join(views)}"
+    yield f"parts: {', '.join(_names(graph, stage, views))}"
     large = {name.rsplit(".", 1)[0] for name, entry in _plain_files(made) if entry.bytes > _OVERVIEW_BYTES or "/" in name}
     if any(content.type == "card" for content in made.outputs.values()):
         large.add(CARD_FILE.removesuffix(".json"))  # its parts have views of their own
@@ -130,6 +135,44 @@ def _overview(graph: Graph, stage: str, made: Manifest, views: Mapping[str, View
             yield ""
             yield f"== {name}"
             yield from view()
+
+
+# ---------------------------------------------------------------- profile
+
+
+def _names(graph: Graph, stage: str, views: Mapping[str, View]) -> list[str]:
+    return [*views, *([PROFILE] if _profiler(graph, stage) is not None else [])]
+
+
+def _profiler(graph: Graph, stage: str) -> Callable[..., list[Timing]] | None:
+    return getattr(graph.instance(stage).declaration.module, "profile", None)
+
+
+def _profile(graph: Graph, stage: str) -> Iterator[str]:
+    """Documents and megabytes a second of each part of a stage's work, and its share of the time, measured now."""
+    instance, inputs = graph.instance(stage), {}
+    for edge in instance.edges:
+        source = _artifact(graph, edge.instance)
+        if source is None:
+            raise ConfigError(f"{stage}: its input {edge.instance} was never run. Make it with `run --until {edge.instance}`.")
+        inputs[edge.slot] = Input(edge.slot, edge.instance, source.outputs[edge.output], source, graph.storage)
+    profiler = _profiler(graph, stage)
+    assert profiler is not None
+    timings = profiler(instance.config, inputs, PROFILE_BYTES)
+    if not timings:
+        yield "no document to measure"
+        return
+    total = sum(timing.seconds for timing in timings)
+    yield f"{timings[0].documents} documents, {timings[0].bytes / 1e6:.2f} MB of text, one core, in {total:.2f} s"
+    body = [
+        [
+            timing.name, f"{timing.documents / max(timing.seconds, 1e-9):.0f}", f"{timing.bytes / 1e6 / max(timing.seconds, 1e-9):.1f}",
+            f"{100 * timing.seconds / max(total, 1e-9):.1f}%", timing.remark,
+        ]
+        for timing in timings
+    ]  # fmt: skip
+    whole = [f"{timings[0].documents / max(total, 1e-9):.0f}", f"{timings[0].bytes / 1e6 / max(total, 1e-9):.1f}", "100.0%", ""]
+    yield from _columns(["part", "documents/s", "MB/s", "share", ""], [*body, ["all", *whole]])
 
 
 # ---------------------------------------------------------------- tables

@@ -14,7 +14,8 @@ A stage's `__init__.py` declares, and imports nothing heavy:
     LEDGERS    (optional) the ledgers and counts of its inputs, and of what those were made of, shape the output: its key sees them
     run(config, inputs, output, context) -> Summary
 
-and, if it reads files that others own, `list_inputs(config, context) -> list[Source]` (cheap, used by `plan` too).
+and, if it reads files that others own, `list_inputs(config, context) -> list[Source]` (cheap, used by `plan` too); if its work has parts worth timing,
+`profile(config, inputs, sample_bytes) -> list[Timing]`, which does them in this process on about so many bytes of its inputs, for `show`, and keeps nothing.
 """
 
 from __future__ import annotations
@@ -242,6 +243,17 @@ class Summary:
     counts: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What a part of a stage's work took on a sample, on one core; `bytes` are of text as it came in. Looked at, never kept in an artifact."""
+
+    name: str
+    documents: int
+    bytes: int
+    seconds: float
+    remark: str = ""
 
 
 @dataclass(frozen=True)

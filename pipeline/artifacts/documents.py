@@ -9,6 +9,8 @@ offset             int64       byte offset in the decompressed source (row numbe
 raw_characters                 int32, before cleaning
 identified                     string, language that identification names, `und` if none
 identified_score               int32, 1/10000
+blocked_url                    int32, 1 where the address stands on a block list, else 0; -1 where there is no list
+blocked_words                  int32, words of block lists in the text; -1 where there is none for its language
 the other names of MEASURES         int32; what each is and its unit stands in `pipeline.text.measures`
 """
 
@@ -53,6 +55,7 @@ def cleaned_schema() -> Any:
     measured = [pa.field("raw_characters", pa.int32(), nullable=False)]
     measured += [pa.field(name, pa.int32(), nullable=False) for name in MEASURES]
     measured += [pa.field("identified", pa.string(), nullable=False), pa.field("identified_score", pa.int32(), nullable=False)]
+    measured += [pa.field(name, pa.int32(), nullable=False) for name in ("blocked_url", "blocked_words")]
     return pa.schema([*schema(), *measured])
 
 

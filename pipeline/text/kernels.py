@@ -6,8 +6,9 @@
 An n-gram's hash is taken from prefix sums of its units' hashes in constant time; equal hashes count as equal text (64 bits, within one text).
 numba compiles each function at its first use in a process, or loads it from its cache beside this file (in the user's cache folder where that cannot be written).
 
-Words are runs between white space. In a text whose language has no spaces the units are characters with their marks (other scripts: words), and a word
-stands for 2 (Han, Kana, Yi) or 4 (Thai, Khmer, Burmese, Tibetan, …) of them, so that an n-gram spans about as much text in any script.
+Words are runs between white space. In a text whose language has no spaces the units are characters with their marks (other scripts: words), and an n-gram takes
+2 (Han, Kana, Yi) or 4 (Thai, Khmer, Burmese, Tibetan, …) of them for a word, so that it spans about as much text in any script; how many words there are is estimated by
+`_sixtieths`.
 """
 
 from __future__ import annotations
@@ -69,6 +70,20 @@ def _up(part: int, whole: int) -> int:
 def _down(part: int, whole: int) -> int:
     """Ten-thousandths, rounded down: for what is held against a minimum."""
     return part * 10_000 // whole if whole > 0 else 0
+
+
+@njit(cache=True, inline="always")
+def _sixtieths(point: int, short: bool) -> int:
+    """What a letter of a script without spaces is of a word, in 1/60; `measures` says how far the sums are from those of a segmenter."""
+    if short:
+        return 36  # Han, Kana, Yi: 5 letters make 3 words
+    if point < 0x0F00:
+        return 20  # Thai, Lao: 3 make one
+    if point < 0x1000:
+        return 12  # Tibetan: 5
+    if point < 0x10A0:
+        return 25  # Burmese: 2.4
+    return 18  # Khmer and others: 3.3
 
 
 @njit(cache=True)
@@ -188,7 +203,7 @@ def measure_batch(
         at, end = offsets[t], offsets[t + 1]
         by_words = spaced[t]
         characters = words = non_symbol = non_symbol_characters = with_letters = longest_word = 0
-        solid = letters = digits = in_script = plain_letters = short_letters = long_letters = other_runs = 0
+        solid = letters = digits = in_script = plain_letters = short_letters = long_letters = sixtieths = other_runs = 0
         lines = all_line_characters = bullets = ellipsis_lines = short_lines = punctuated = newlines = 0
         paragraphs = sentences = braces = hashes_signs = dots = 0
         units = 0
@@ -245,8 +260,10 @@ def measure_batch(
                 unspaced = (bits & (SHORT | LONG)) != 0
                 if bits & SHORT and not bits & MARK:
                     short_letters += 1
+                    sixtieths += _sixtieths(point, True)
                 elif bits & LONG and not bits & MARK:
                     long_letters += 1
+                    sixtieths += _sixtieths(point, False)
                 joins = (bits & MARK) != 0 and unit_open  # a mark belongs to the character before it
                 solid_unit = (not is_space) and (not bits & SYMBOL)
                 if unit_open and not joins and (not solid_unit or unspaced or run_alnum is False):
@@ -342,7 +359,7 @@ def measure_batch(
             units = words
             factor = 1
         else:
-            text_words = (short_letters + 1) // 2 + (long_letters + 3) // 4 + other_runs
+            text_words = max((sixtieths + 30) // 60, 1 if sixtieths else 0) + other_runs
             factor = LETTERS_A_WORD_SHORT if short_letters >= long_letters else LETTERS_A_WORD_LONG
             non_symbol, non_symbol_characters, with_letters = text_words, solid, text_words
             longest_word = 0

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import cache
 
 _REMOVED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f\xad\u2060\ufeff\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]+")
 # Apart, because one class with both halves is three times slower; and most texts stop at the search for its first member.
@@ -48,3 +49,44 @@ def normalise(text: str) -> str:
         text = _BLANK_LINES.sub("\n\n", text)
     text = text.replace("\u2581", "_").replace("\u2585", "\u2584").strip(" \n")
     return unicodedata.normalize("NFC", text)
+
+
+@cache
+def touches() -> str:
+    """A regular expression in RE2's syntax that finds something in every text that `normalise` changes (and in few others).
+
+    Composition changes a text only where it holds a character with a decomposition of its own that is not its normal form, one that may join the
+    character before it, or two combining marks in a row, which may stand in the wrong order.
+    """
+    changing, marks = [], []
+    for point in range(0x80, 0x30000):
+        character = chr(point)
+        if unicodedata.combining(character):
+            marks.append(point)
+        if unicodedata.normalize("NFC", character) != character or _joins(character):
+            changing.append(point)
+    mark = _class(marks)
+    return f"{_UNUSUAL.pattern}|[\u2581\u2585]|  | \n|\n |\n\n\n|\\A[ \n]|[ \n]\\z|{_class(changing)}|{mark}{mark}".replace(
+        "\ud800-\udfff", ""
+    )
+
+
+@cache
+def _seconds() -> frozenset[str]:
+    """Characters that are the second half of a composed one."""
+    pairs = (unicodedata.decomposition(chr(point)).split() for point in range(0x80, 0x30000))
+    return frozenset(chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and not pair[0].startswith("<"))
+
+
+def _joins(character: str) -> bool:
+    return "\u1161" <= character <= "\u1175" or "\u11a8" <= character <= "\u11c2" or character in _seconds()
+
+
+def _class(points: list[int]) -> str:
+    ranges: list[list[int]] = []
+    for point in points:
+        if ranges and ranges[-1][1] == point - 1:
+            ranges[-1][1] = point
+        else:
+            ranges.append([point, point])
+    return "[" + "".join(f"{chr(first)}-{chr(last)}" for first, last in ranges) + "]"

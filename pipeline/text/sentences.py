@@ -18,6 +18,8 @@ _CLOSING = "\"'”’»」』）)\\]"
 _SPACED_CLOSED = re.compile(f"([{_SPACED}][{_CLOSING}]*)\\s+")
 TERMINALS = _SPACED + _UNSPACED
 """Characters that end a sentence, of any script."""
+NO_SENTENCE_END = frozenset({"Lana", "Laoo", "Talu", "Tavt", "Thai", "Tibt"})
+"""Scripts (ISO 15924) in which many sentences end in a space alone, in Tibetan those whose last letter stands for the shad too: that a line lacks an end mark says nothing there."""
 _UNSPACED_CLOSED = re.compile(f"([{_UNSPACED}]+[{_CLOSING}]*)(?=\\S)")
 
 

@@ -1,7 +1,7 @@
 """clean: normalises and measures every document and pair; drops none.
 
-Each text goes through the rules named in `rules`, in order, then is measured and its language identified. Whether it is kept is decided later (`dedup`),
-from the measured columns, so a decision can be redone without touching text.
+Each text goes through the rules named in `rules`, in order, then is measured, sought in block lists, and its language identified. Whether it is kept is decided later
+(`dedup`), from the measured columns, so a decision can be redone without touching text. `show FILE clean profile` times the parts of the work.
 """
 
 from __future__ import annotations
@@ -11,13 +11,14 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator
 
 from pipeline.artifacts import BITEXT, DOCUMENTS
-from pipeline.config import Section, known_names
-from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from pipeline.config import NonEmpty, Section, known_names, outside
+from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary, Timing
+from pipeline.storage import Source
 from pipeline.text.languages import lookup
-from stages.clean.rules import RULES
+from stages.clean.rules import DEFAULT, RULES
 
-VERSION = 2
-LIBRARIES = ("pycld2", "py3langid", "pyarrow")
+VERSION = 3
+LIBRARIES = ("ftfy", "pycld2", "py3langid", "pyarrow")
 GRADE = Grade.EXACT
 INPUTS = {"documents": Slot(DOCUMENTS, "ingest"), "bitext": Slot(BITEXT, "ingest", optional=True)}
 OUTPUT = {"documents": DOCUMENTS, "bitext": BITEXT}
@@ -26,13 +27,18 @@ OUTPUT = {"documents": DOCUMENTS, "bitext": BITEXT}
 class Config(Section):
     """Settings of clean."""
 
-    rules: tuple[str, ...] = Field(("markup", "normalise"), min_length=1)
+    rules: tuple[str, ...] = Field(DEFAULT, min_length=1)
     """Text rules in the order in which they are applied; see stages/clean/rules."""
 
     identify: bool = True
     """Whether the language of each document is identified; the rule `language` of dedup judges none without it."""
     stop_words: dict[str, tuple[str, ...]] = Field({"en": ("the", "be", "to", "of", "and", "that", "have", "with")})
     """Stop words by language, spelled as they stand in text; those present are counted for the rule `gopher` (its eight English ones by default)."""
+
+    blocked_urls: NonEmpty | None = outside(None)
+    """File or pattern of files of domains and addresses, one a line; documents from there are marked for the rule `blocklist` of dedup."""
+    blocked_words: NonEmpty | None = outside(None)
+    """File of words and phrases, one a line, or a pattern with {lang} for a file a language; those in a text are counted for the rule `blocklist` of dedup."""
 
     @field_validator("stop_words")
     @classmethod
@@ -45,8 +51,24 @@ class Config(Section):
         return known_names(names, RULES, "rule")
 
 
+def list_inputs(config: Config, context: ListContext) -> list[Source]:
+    """The files of the block lists, whose content is part of the key."""
+    if config.blocked_urls is None and config.blocked_words is None:
+        return []
+    from stages.clean import listing
+
+    return listing.list_files(config, context)
+
+
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
     """Clean and measure all documents and pairs."""
     from stages.clean import work
 
     return work.run(config, inputs, output, context)
+
+
+def profile(config: Config, inputs: Mapping[str, Input], sample_bytes: int) -> list[Timing]:
+    """What each rule, the measures and identification take on a sample of the documents."""
+    from stages.clean import timing
+
+    return timing.profile(config, inputs, sample_bytes)

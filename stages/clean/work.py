@@ -1,9 +1,13 @@
-"""The work of clean: a shard of documents (or pairs) in, the same rows cleaned and measured out, one unit a shard."""
+"""The work of clean: a shard of documents (or pairs) in, the same rows cleaned and measured out, one unit a shard.
+
+block lists -> one unit (`blocklist`)
+a batch of rows -> text rules (`rewrite`) -> measures, block lists, identification -> the same rows with their new columns
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -13,20 +17,19 @@ from pipeline.artifacts import bitext, documents
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
-from pipeline.tables import open_file, rows, utf8
+from pipeline.tables import open_file, utf8
 from pipeline.task import Task
-from pipeline.text import languages
 from pipeline.text.identify import NOT_IDENTIFIED, identify
-from pipeline.text.languages import Language
 from pipeline.text.measures import Measurer
 from pipeline.units import Phase, Unit
-from stages.clean import Config
-from stages.clean.rules import Rule, load
+from stages.clean import Config, blocklist
+from stages.clean.blocklist import Blocklist
+from stages.clean.rewrite import Clock, Rewriter, add_counts, untimed
 
 
-def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
-    """Clean all shards; see the package."""
-    settings: dict[str, dict[str, Any]] = {
+def settings_of(config: Config) -> dict[str, dict[str, Any]]:
+    """What shapes the output of each slot, as workers get it."""
+    return {
         "documents": {
             "rules": list(config.rules),
             "identify": config.identify,
@@ -34,42 +37,64 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         },
         "bitext": {"rules": list(config.rules)},
     }
+
+
+def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
+    """Clean all shards; see the package."""
+    settings = settings_of(config)
+    lists = blocklist.phase(context.sources)
+    given: dict[str, Any] = {}
+    side: tuple[str, ...] = ()
+    if lists is not None:
+        files = context.map(lists[0], [lists[1]])[0].files
+        given, side = {name: shard.plain() for name, shard in files.items()}, tuple(shard.sha256 for _, shard in sorted(files.items()))
     ledgers: dict[str, Ledger] = {}
-    changed: dict[str, int] = {}
+    counts: dict[str, dict[str, int]] = {}
     for slot, function in (("documents", "clean_documents"), ("bitext", "clean_pairs")):
         if slot not in inputs:
             continue
         shards = [shard for shard in inputs[slot].shards if shard.rows]
         phase = Phase(slot, f"stages.clean.work:{function}", settings[slot], slot)
+        if slot == "documents":
+            phase = Phase(slot, f"stages.clean.work:{function}", settings[slot], slot, side, given)
         units = [Unit(shard.sha256, {"shard": shard.plain()}, shard.bytes, f"{slot} shard {shard.key[:12]}") for shard in shards]
         results = context.map(phase, units)
         output.add(slot, [result.files[slot] for result in results])
         ledgers[slot] = total((result.ledger for result in results), slot)
         ledgers[slot].check(f"clean {slot}", sum(shard.rows for shard in shards))
         for result in results:
-            for name, count in result.counts["changed"].items():
-                changed[f"{slot}: {name}"] = changed.get(f"{slot}: {name}", 0) + count
-    return Summary(ledgers=ledgers, counts={"changed": dict(sorted(changed.items()))})
+            add_counts(counts, slot, result.counts)
+    return Summary(ledgers=ledgers, counts={kind: dict(sorted(by_name.items())) for kind, by_name in counts.items()})
 
 
-def _language(code: str) -> Language | None:
-    return None if code == "und" else languages.lookup(code)
+class Cleaner:
+    """The settings of a task at work: batches of ingested documents in, columns of cleaned ones out."""
 
+    def __init__(self, settings: Mapping[str, Any], lists: Blocklist, clock: Clock = untimed) -> None:
+        self.rewriter = Rewriter(settings["rules"], clock)
+        self._measurer = Measurer(settings["stop_words"])
+        self._identifies, self._lists, self._clock = settings["identify"], lists, clock
 
-def _clean(text: str, language: Language | None, rules: list[tuple[str, Rule]], changed: dict[str, int]) -> str:
-    for name, apply in rules:
-        cleaned = apply(text, language)
-        if cleaned != text:
-            changed[name] += 1
-            text = cleaned
-    return text
+    def columns(self, batch: pa.RecordBatch, langs: Sequence[str]) -> dict[str, Any]:
+        """All columns of `documents.cleaned_schema`, for a batch with at least one row."""
+        raw = batch.column("text")
+        texts = self.rewriter.rewrite(raw, langs)
+        columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
+        columns |= {"text": texts.cast(pa.string()), "raw_characters": pc.utf8_length(raw)}
+        with self._clock("measures"):
+            columns |= {name: pa.array(values, pa.int32()) for name, values in self._measurer.measure(*utf8(texts), langs).items()}
+        with self._clock("block lists"):
+            columns |= self._lists.measure(batch.column("url"), texts, langs)
+        with self._clock("identification"):
+            found = [identify(text) for text in texts.to_pylist()] if self._identifies else [NOT_IDENTIFIED] * len(texts)
+            columns["identified"] = pa.array([each.lang for each in found], pa.string())
+            columns["identified_score"] = pa.array([each.score for each in found], pa.int32())
+        return columns
 
 
 def clean_documents(task: Task) -> None:
     """Worker: clean and measure one shard of documents."""
-    rules = load(tuple(task.settings["rules"]))
-    changed = {name: 0 for name, _ in rules}
-    measurer = Measurer(task.settings["stop_words"])
+    cleaner = Cleaner(task.settings, Blocklist.read(task.storage, task.given))
     shard = Shard(**task.argument["shard"])
     reader = open_file(task.storage.local(shard.path, shard.sha256))
     with task.table("documents", documents.cleaned_schema()) as table:
@@ -81,31 +106,31 @@ def clean_documents(task: Task) -> None:
                 batch, langs = batch.take(pa.array(taken, pa.int64())), [langs[row] for row in taken]
             if not taken:
                 continue
-            known = {lang: _language(lang) for lang in set(langs)}
-            raw = batch.column("text")
-            cleaned = [_clean(text, known[lang], rules, changed) for text, lang in zip(raw.to_pylist(), langs, strict=True)]
-            texts = pa.array(cleaned, pa.large_string())
-            columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
-            columns |= {"text": texts.cast(pa.string()), "raw_characters": pc.utf8_length(raw)}
-            columns |= {name: pa.array(values, pa.int32()) for name, values in measurer.measure(*utf8(texts), langs).items()}
-            found = [identify(text) for text in cleaned] if task.settings["identify"] else [NOT_IDENTIFIED] * len(cleaned)
-            columns["identified"] = pa.array([each.lang for each in found], pa.string())
-            columns["identified_score"] = pa.array([each.score for each in found], pa.int32())
-            table.batch(columns)
+            table.batch(cleaner.columns(batch, langs))
             for lang, count in Counter(langs).items():
                 task.ledger.keep(lang, count)
-    task.counts["changed"] = changed
+    task.counts.update(cleaner.rewriter.counts())
 
 
 def clean_pairs(task: Task) -> None:
     """Worker: clean one shard of pairs, both sides alike."""
-    rules = load(tuple(task.settings["rules"]))
-    changed = {name: 0 for name, _ in rules}
+    rewriter = Rewriter(task.settings["rules"])
     shard = Shard(**task.argument["shard"])
-    path = task.storage.local(shard.path, shard.sha256)
+    reader = open_file(task.storage.local(shard.path, shard.sha256))
     with task.table("bitext", bitext.schema()) as table:
-        for row in task.records(rows(path), lambda row: f"{row['lang_a']}-{row['lang_b']}"):
-            sides = {f"text_{side}": _clean(row[f"text_{side}"], _language(row[f"lang_{side}"]), rules, changed) for side in "ab"}
-            table.row({**row, **sides})
-            task.ledger.keep(f"{row['lang_a']}-{row['lang_b']}")
-    task.counts["changed"] = changed
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            names = [f"{a}-{b}" for a, b in zip(*(batch.column(f"lang_{side}").to_pylist() for side in "ab"), strict=True)]
+            taken = list(task.records(range(batch.num_rows), names.__getitem__))
+            batch = batch.take(pa.array(taken, pa.int64()))
+            if not taken:
+                continue
+            columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
+            for side in "ab":
+                columns[f"text_{side}"] = rewriter.rewrite(batch.column(f"text_{side}"), batch.column(f"lang_{side}").to_pylist()).cast(
+                    pa.string()
+                )
+            table.batch(columns)
+            for name, count in Counter(names[row] for row in taken).items():
+                task.ledger.keep(name, count)
+    task.counts.update(rewriter.counts())

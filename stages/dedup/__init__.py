@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, EXAMPLES, HELDOUT, PAIR_DECISIONS, REJECTS
 from pipeline.artifacts.documents import MEASURES
 from pipeline.config import Section, known_names
-from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from pipeline.stage import Context, Grade, Input, Output, Slot, Summary, Timing
 from pipeline.text.languages import lookup
 from stages.dedup.rules import RULES
 
@@ -149,6 +149,13 @@ class FineWebRule(Bounded):
     """Most line feeds per word (fineweb_list; FineWeb2's median: .071)."""
 
 
+class BlocklistRule(Bounded):
+    """What the block lists of `clean` (`blocked_urls`, `blocked_words`) lead to; a document whose address is on one is dropped (blocked_url)."""
+
+    max_words: int = Field(0, ge=0)
+    """Most listed words in a document (blocked_words)."""
+
+
 class LanguageRule(Bounded):
     """When identification overrules the label."""
 
@@ -248,7 +255,7 @@ class PairRules(Section):
 class Config(Section):
     """Settings of dedup."""
 
-    rules: tuple[str, ...] = ("length", "repetition", "language")
+    rules: tuple[str, ...] = ("length", "repetition", "blocklist", "language")
     """Decision rules in the order in which they are asked; see stages/dedup/rules."""
 
     @field_validator("rules")
@@ -266,6 +273,8 @@ class Config(Section):
     """C4's rules; judged where `rules` names them."""
     fineweb: FineWebRule = FineWebRule()
     """FineWeb's rules; judged where `rules` names them."""
+    blocklist: BlocklistRule = BlocklistRule()
+    """What the block lists of `clean` lead to."""
     language: LanguageRule = LanguageRule()
     """The language check."""
     decontamination: Decontamination = Decontamination()
@@ -310,3 +319,10 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     from stages.dedup import work
 
     return work.run(config, inputs, output, context)
+
+
+def profile(config: Config, inputs: Mapping[str, Input], sample_bytes: int) -> list[Timing]:
+    """What each decision rule takes on a sample of the documents."""
+    from stages.dedup import timing
+
+    return timing.profile(config, inputs, sample_bytes)

@@ -1,7 +1,8 @@
 """markup: HTML tags, comments and character references that were left in plain text.
 
 Only what is certainly markup goes: tags of known HTML element names (`<p class="x">`, `</div>`, `<br/>`), comments, and named or numeric character
-references, resolved as HTML5 does. A lone `<` or `&`, mathematics and `<unk>` stay.
+references, resolved as HTML5 does. A lone `<` or `&`, mathematics and `<unk>` stay. Unit: the tag or reference. Source: the elements and references of the HTML standard.
+Direction: precise before complete; what stands between tags stays, but in scripts and styles.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from pipeline.text.languages import Language
 
 _BLOCK = "p|div|br|hr|li|ul|ol|dl|dt|dd|h[1-6]|table|tr|td|th|thead|tbody|section|article|header|footer|blockquote|pre"
 _INLINE = "a|abbr|b|big|cite|code|em|font|i|img|kbd|mark|q|ref|s|small|span|strong|sub|sup|tt|u|nowiki|noinclude|var"
-_DROPPED = re.compile(r"<!--.*?-->|<(script|style)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
-_BLOCK_TAG = re.compile(rf"\s*</?(?:{_BLOCK})(?:\s[^<>]*)?/?>\s*", re.IGNORECASE)
+# Nothing here looks farther than the next opening of the same kind, or past 16 spaces: a text of nothing but openings takes no longer than any other.
+_DROPPED = re.compile(r"<!--(?:(?!<!--).)*?-->|<(script|style)\b[^<>]*>(?:(?!<(?:script|style)\b).)*?</\1\s*>", re.IGNORECASE | re.DOTALL)
+_BLOCK_TAG = re.compile(rf"\s{{0,16}}</?(?:{_BLOCK})(?:\s[^<>]*)?/?>\s{{0,16}}", re.IGNORECASE)
 _INLINE_TAG = re.compile(rf"</?(?:{_INLINE})(?:\s[^<>]*)?/?>", re.IGNORECASE)
+TOUCHES = ("<", "&")
 _REFERENCE = re.compile(r"&(?:#[0-9]{1,7}|#x[0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 
 

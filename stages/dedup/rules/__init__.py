@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np  # a plan lists the rules and must not load it
 
 RULES = {
+    "blocklist": "stages.dedup.rules.blocklist",
     "length": "stages.dedup.rules.length",
     "repetition": "stages.dedup.rules.repetition",
     "gopher": "stages.dedup.rules.gopher",

@@ -1,4 +1,4 @@
-"""gopher: quality by counts of words and lines (Rae et al. 2021, appendix A.1.1); each bound's direction and unit stands in `GopherRule`.
+"""gopher: quality by counts of words and lines. Source: Gopher (Rae et al. 2021, appendix A.1.1). Direction and unit of each bound stand in `GopherRule`.
 
 The mean length of words says nothing where words are estimated, so in scripts without spaces it is not judged; stop words are judged where `clean` has a list.
 """

@@ -1,5 +1,8 @@
 """language: the text is, with confidence, in another language than its label says.
 
+Unit: confidence in 1/10,000. Source: FineWeb2 (Penedo et al. 2025) and cc_net (Wenzek et al. 2020), which keep what identification agrees with; here only what it confidently contradicts goes.
+Direction: more confidence in another language is worse.
+
 A language that no identification model knows cannot be checked and is never condemned; varieties that the models know under a wider name agree.
 """
 

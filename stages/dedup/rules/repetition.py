@@ -1,6 +1,7 @@
-"""repetition: repeated lines, paragraphs and n-grams, and text that is not letters (Gopher, Rae et al. 2021, table A1).
+"""repetition: repeated lines, paragraphs and n-grams, and text that is not letters.
 
-All are shares in 1/10,000 of the document's characters (of its lines or paragraphs where the name says so); more of it is worse, but for letters.
+Unit: shares in 1/10,000 of the document's characters (of its lines or paragraphs where the name says so). Source: Gopher (Rae et al. 2021, table A1). Direction: more is worse, but for
+letters.
 """
 
 from __future__ import annotations
