@@ -19,7 +19,10 @@ def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Ma
     """`fineweb_unpunctuated`, `fineweb_short_lines`, `fineweb_duplicate_lines`, `fineweb_list`."""
     bounds = Bounds(columns["lang"], settings)
     return [
-        ("fineweb_unpunctuated", has_sentence_ends(columns["lang"]) & (columns["punctuated_line_share"] < bounds.share("min_punctuated_line_share"))),
+        (
+            "fineweb_unpunctuated",
+            has_sentence_ends(columns["lang"]) & (columns["punctuated_line_share"] < bounds.share("min_punctuated_line_share")),
+        ),
         ("fineweb_short_lines", columns["short_line_share"] > bounds.share("max_short_line_share")),
         (
             "fineweb_duplicate_lines",
