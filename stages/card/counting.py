@@ -1,4 +1,4 @@
-"""The worker side of card: one shard in, sums, histograms and samples out, as one JSON file of plain data.
+"""The worker side of card: one shard in, sums, histograms and samples out, as plain data in the record of the unit.
 
     documents as read                -> records, bytes, characters, licences, files               read_documents
     cleaned documents ⋈ decisions    -> what is kept and dropped, lengths, confidence, samples    decided_documents
@@ -9,7 +9,6 @@ Whole columns go through Arrow and numpy; only kept documents that lost lines, a
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,12 +48,11 @@ def lengths(column: pa.Array) -> tuple[I64, I64]:
     return whole(pc.binary_length(column)), whole(pc.utf8_length(column))
 
 
-def write(task: Task, keys_seen: Tally, count: str, **parts: Any) -> None:
-    """Write the part, and count its rows by language in the unit's ledger."""
-    for lang, number in sorted(keys_seen.column(count).items()):
+def put(task: Task, tally: Tally, count: str, **parts: Any) -> None:
+    """The part of a shard stands in its unit's record: it is small, and one file is published where two would be. Rows are counted in the unit's ledger."""
+    for lang, number in sorted(tally.column(count).items()):
         task.ledger.keep(lang, number)
-    with task.file("part.json") as path:
-        path.write_text(json.dumps({"tally": keys_seen.plain(), **parts}, ensure_ascii=True, sort_keys=True), encoding="ascii")
+    task.counts.update({"tally": tally.plain(), **parts})
 
 
 # ---------------------------------------------------------------- as read
@@ -86,7 +84,7 @@ def _read(task: Task, texts: tuple[str, ...]) -> None:
             own = licences.sums.setdefault(stated if stated in licences.sums or len(licences.sums) < MOST_LICENCES else OTHERS, {})
             for lang, count in Keys(langs.names, langs.index[licence.index == number]).counts().items():
                 own[lang] = own.get(lang, 0) + count
-    write(task, tally, "read", licences=licences.sums, files=files.sums)
+    put(task, tally, "read", licences=licences.sums, files=files.sums)
 
 
 def pair_keys(batch: pa.RecordBatch) -> Keys:
@@ -191,7 +189,7 @@ def decided_documents(task: Task) -> None:
         if {"identified", "identified_score"} <= names:
             _confidence(batch, langs, tally, other)
         outcome.sample(samples, ("text",), task.settings["sample_characters"])
-    write(task, tally, "decided", identified=other.sums, samples=samples.by_reason)
+    put(task, tally, "decided", identified=other.sums, samples=samples.by_reason)
 
 
 def _left(batch: pa.RecordBatch, outcome: _Outcome, cut: I64, size: I64, characters: I64, words: I64 | None) -> tuple[I64, I64, I64 | None]:
@@ -244,4 +242,4 @@ def decided_pairs(task: Task) -> None:
             tally.add(langs, "bytes_kept", size, keep)
             tally.add(langs, "characters_kept", characters, keep)
         outcome.sample(samples, ("text_a", "text_b"), task.settings["sample_characters"])
-    write(task, tally, "decided", samples=samples.by_reason)
+    put(task, tally, "decided", samples=samples.by_reason)

@@ -7,8 +7,7 @@ ledgers of all stages   ┴-> checked against each other -> card.json, plots, he
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.artifacts.card import CARD_FILE
@@ -18,7 +17,6 @@ from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import canonical
-from pipeline.task import UnitResult
 from pipeline.units import Phase, Unit
 from stages.card import Config, books, plots
 from stages.card.assemble import Parts, corpus, files, headline, metrics, pairs, sources
@@ -74,17 +72,10 @@ def _joined_units(text: Input, decisions: Input) -> list[Unit]:
 
 def _count(context: Context, function: str, settings: Mapping[str, Any], units: Sequence[Unit], bounds: Bounds) -> Parts:
     unit = "pairs" if function.endswith("pairs") else "documents"
-    results = context.map(Phase(function, f"stages.card.counting:{function}", settings, unit), units)
     parts = Parts(bounds)
-    for plain in _parts(context, results):
-        parts.add(plain)
+    for result in context.map(Phase(function, f"stages.card.counting:{function}", settings, unit), units):
+        parts.add(result.counts)
     return parts
-
-
-def _parts(context: Context, results: Iterable[UnitResult]) -> Iterable[dict[str, Any]]:
-    for result in results:
-        shard = result.files["part.json"]
-        yield json.loads(context.storage.local(shard.path, shard.sha256).read_bytes())
 
 
 # ---------------------------------------------------------------- ledgers
