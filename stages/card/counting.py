@@ -1,4 +1,4 @@
-"""The worker side of card: one shard in, sums, histograms and samples out, as plain data in the record of the unit.
+"""The worker side of card: some shards in, sums, histograms and samples out, as plain data in the record of the unit.
 
     documents as read                -> records, bytes, characters, licences, files               read_documents
     cleaned documents ⋈ decisions    -> what is kept and dropped, lengths, confidence, samples    decided_documents
@@ -9,7 +9,7 @@ Whole columns go through Arrow and numpy; only kept documents that lost lines, a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ from stages.card.samples import Bounds, Samples, keyed, rows_of
 from stages.card.tally import CLUSTER_EDGES, CONFIDENCE_EDGES, I64, LENGTH_EDGES, OTHERS, Keys, Mask, Tally
 
 MOST_LICENCES = 1000
-"""Licences told apart in one shard; a column that holds something else in every row must not fill the memory."""
+"""Licences told apart in one unit; a column that holds something else in every row must not fill the memory."""
 
 
-def batches(task: Task, plain: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+def batches(task: Task, plain: Mapping[str, Any]) -> Iterator[pa.RecordBatch]:
     """The record batches of a shard that hold rows."""
     shard = Shard(**plain)
     reader = open_file(task.storage.local(shard.path, shard.sha256))
@@ -49,7 +49,7 @@ def lengths(column: pa.Array) -> tuple[I64, I64]:
 
 
 def put(task: Task, tally: Tally, count: str, **parts: Any) -> None:
-    """The part of a shard stands in its unit's record: it is small, and one file is published where two would be. Rows are counted in the unit's ledger."""
+    """The part of a unit stands in its unit's record: it is small, and one file is published where two would be. Rows are counted in the unit's ledger."""
     for lang, number in sorted(tally.column(count).items()):
         task.ledger.keep(lang, number)
     task.counts.update({"tally": tally.plain(), **parts})
@@ -59,18 +59,18 @@ def put(task: Task, tally: Tally, count: str, **parts: Any) -> None:
 
 
 def read_documents(task: Task) -> None:
-    """Worker: one shard of documents as `ingest` gave them."""
+    """Worker: documents as `ingest` gave them."""
     _read(task, ("text",))
 
 
 def read_pairs(task: Task) -> None:
-    """Worker: one shard of bitext as `ingest` gave it."""
+    """Worker: bitext as `ingest` gave it."""
     _read(task, ("text_a", "text_b"))
 
 
 def _read(task: Task, texts: tuple[str, ...]) -> None:
     tally, licences, files = Tally(), Tally(), Tally()
-    for batch in batches(task, task.argument["shard"]):
+    for batch in (batch for plain in task.argument["shards"] for batch in batches(task, plain["text"])):
         langs = Keys.of(batch.column("lang")) if len(texts) == 1 else pair_keys(batch)
         source, licence = Keys.of(batch.column("source")), Keys.of(batch.column("licence"))
         tally.add(langs, "read")
@@ -101,16 +101,16 @@ def decided(task: Task) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     Raises:
         IntegrityError: a row's ids differ.
     """
-    made = Shard(**task.argument["decisions"])
-    table = read_table(task.storage.local(made.path, made.sha256))
-    at = 0
-    for batch in batches(task, task.argument["text"]):
-        own = table.slice(at, batch.num_rows).combine_chunks()
-        decision = own.to_batches()[0] if own.num_rows else pa.RecordBatch.from_pylist([], table.schema)
-        at += batch.num_rows
-        if not batch.column("id").cast(pa.binary(16)).equals(decision.column("id").cast(pa.binary(16))):
-            raise IntegrityError(f"{made.path}: its rows are not those of {task.argument['text']['path']}", path=made.path)
-        yield batch, decision
+    for plain in task.argument["shards"]:
+        made = Shard(**plain["decisions"])
+        table = read_table(task.storage.local(made.path, made.sha256))
+        at = 0
+        for batch in batches(task, plain["text"]):
+            decision = table.slice(at, batch.num_rows).combine_chunks().to_batches()[0]
+            at += batch.num_rows
+            if not batch.column("id").cast(pa.binary(16)).equals(decision.column("id").cast(pa.binary(16))):
+                raise IntegrityError(f"{made.path}: its rows are not those of {plain['text']['path']}", path=made.path)
+            yield batch, decision
 
 
 class _Outcome:
@@ -165,7 +165,7 @@ def _halves(column: pa.Array) -> np.ndarray[Any, Any]:
 
 
 def decided_documents(task: Task) -> None:
-    """Worker: one shard of cleaned documents and the decisions on them."""
+    """Worker: cleaned documents and the decisions on them."""
     tally, other = Tally(), Tally()
     samples = Samples(Bounds(task.settings["samples"], task.settings["samples_per_language"]))
     for batch, decision in decided(task):
@@ -228,7 +228,7 @@ def _confidence(batch: pa.RecordBatch, langs: Keys, tally: Tally, other: Tally) 
 
 
 def decided_pairs(task: Task) -> None:
-    """Worker: one shard of cleaned bitext and the decisions on it."""
+    """Worker: cleaned bitext and the decisions on it."""
     tally = Tally()
     samples = Samples(Bounds(task.settings["samples"], task.settings["samples_per_language"]))
     for batch, decision in decided(task):
