@@ -116,27 +116,28 @@ def _units(config: Config, number: int, files: list[tuple[Source, str]], languag
     source = config.sources[number]
     module = import_module(SOURCES[source.kind])
     group: list[tuple[Source, str]] = []
-    wanted: list[str] = []
+    of_group: list[str] = []  # the languages that the records of its files can have
     for file, sha256 in files:
         record = SourceFile(file.url, file.name, file.size, file.lang)
-        before, wanted = wanted, _wanted(module.languages_of(record, source), languages)
+        wanted = _wanted(module.languages_of(record, source), languages)
         parts = module.slices(record, source, config.unit_bytes)
         if len(parts) > 1 or file.size > config.unit_bytes // 4:
-            yield from _group_unit(group, before)
-            group = []
+            yield from _group_unit(group, of_group)
+            group, of_group = [], []
             for part in parts:
                 size = (part.stop or file.size) - part.start if part.unit == "bytes" else file.size // len(parts)
                 argument = {"files": [_plain(file, sha256, part)], "languages": wanted}
                 yield Unit(digest([sha256, file.lang, file.name, asdict(part), wanted]), argument, size, _label(file, part))
             continue
         if group and group[-1][0].lang != file.lang:
-            yield from _group_unit(group, before)
-            group = []
+            yield from _group_unit(group, of_group)
+            group, of_group = [], []
         group.append((file, sha256))
+        of_group = sorted({*of_group, *wanted})
         if int(sha256[:8], 16) % GROUP_CUT == 0 or sum(f.size for f, _ in group) > config.unit_bytes:
-            yield from _group_unit(group, wanted)
-            group = []
-    yield from _group_unit(group, wanted)
+            yield from _group_unit(group, of_group)
+            group, of_group = [], []
+    yield from _group_unit(group, of_group)
 
 
 def _wanted(possible: tuple[str, ...] | None, languages: tuple[str, ...]) -> list[str]:
