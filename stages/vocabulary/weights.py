@@ -5,7 +5,7 @@ The power is taken with `decimal` at 50 digits under its own context, which is c
 
 from __future__ import annotations
 
-import sys
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -21,6 +21,7 @@ from pipeline.tables import read_table
 
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
+_POINT_BITS = 21
 BITS = 16
 """Bits after the point of a weight."""
 
@@ -96,27 +97,34 @@ def _least_count(counts: I64, most: int) -> int:
 
 def required_characters(paths: Sequence[Path], share: float) -> str:
     """For each language the most frequent characters that make up `share` of its text, ties in code point order; sorted."""
-    counts: dict[str, I64] = {}
+    held: list[tuple[I64, I64]] = []
+    names: dict[str, int] = {}
     for path in paths:
         table = read_table(path)
-        for lang in sorted(set(table["lang"].to_pylist())):
-            mine = table.filter(pc.equal(table["lang"], lang))
-            points = np.frombuffer("".join(mine["word"].to_pylist()).encode("utf-32-le"), np.uint32)
-            times = np.repeat(mine["count"].to_numpy(), pc.utf8_length(mine["word"]).to_numpy())
-            # Exact: each sum of whole numbers stays far below 2^53.
-            found = np.bincount(points, weights=times, minlength=sys.maxunicode + 1).astype(np.int64)
-            counts[lang] = counts[lang] + found if lang in counts else found
+        lengths = pc.utf8_length(table["word"]).to_numpy()
+        own = np.array([names.setdefault(lang, len(names)) for lang in table["lang"].to_pylist()], np.int64)
+        points = np.frombuffer("".join(table["word"].to_pylist()).encode("utf-32-le"), np.uint32).astype(np.int64)
+        held.append(_summed(np.repeat(own, lengths) << _POINT_BITS | points, np.repeat(table["count"].to_numpy(), lengths)))
+    keys, counts = _summed(np.concatenate([key for key, _ in held]), np.concatenate([count for _, count in held]))
     chosen: set[int] = set()
-    for own in counts.values():
-        chosen.update(_covering(own, round(share * 1_000_000)))
+    edges = np.searchsorted(keys, np.arange(len(names) + 1) << _POINT_BITS)
+    for first, last in itertools.pairwise(edges.tolist()):
+        chosen.update(_covering(keys[first:last] & ((1 << _POINT_BITS) - 1), counts[first:last], round(share * 1_000_000)))
     return "".join(map(chr, sorted(chosen)))
 
 
-def _covering(counts: I64, millionths: int) -> Iterator[int]:
+def _summed(keys: I64, counts: I64) -> tuple[I64, I64]:
+    """Each key once, sorted, with the sum of its counts."""
+    order = np.argsort(keys, kind="stable")
+    keys, counts = keys[order], counts[order]
+    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
+    return keys[starts], np.add.reduceat(counts, starts) if len(starts) else counts
+
+
+def _covering(points: I64, counts: I64, millionths: int) -> Iterator[int]:
     needed = -(-int(counts.sum()) * millionths // 1_000_000)
-    order = np.argsort(-counts, kind="stable")
-    for point in order.tolist():
+    for place in np.lexsort((points, -counts)).tolist():
         if needed <= 0:
             return
-        yield point
-        needed -= int(counts[point])
+        yield int(points[place])
+        needed -= int(counts[place])
