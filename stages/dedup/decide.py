@@ -16,8 +16,7 @@ from pipeline.manifest import Shard
 from pipeline.tables import read_table
 from pipeline.task import Task
 from stages.dedup.exact import Clusters
-from stages.dedup.judge import POISON
-from stages.dedup.rows import Documents, Ids, mapped, read_range
+from stages.dedup.rows import POISON, Documents, Ids, mapped, read_range
 
 ORDER = ("duplicate_url", "duplicate", "near_duplicate")
 """The kinds of clusters, in the order in which they are resolved."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, utf8
@@ -34,8 +35,6 @@ PARAGRAPHS = pa.schema([*_HASH, pa.field("line", pa.int32(), nullable=False), pa
 BANDS = pa.schema([pa.field("hash", pa.uint64(), nullable=False), pa.field("row", pa.int32(), nullable=False)])
 SOURCES = pa.schema([pa.field("source", pa.string(), nullable=False)])
 _LEFT_OUT = frozenset({"text", "source", "offset", "url", "licence"})
-NEVER = 1 << 30
-"""A least number of characters that no line has."""
 
 
 class Rows:
@@ -102,10 +101,11 @@ def hash_documents(task: Task) -> None:
                     with_url = np.flatnonzero(np.asarray(part.column("url").is_valid()))
                     url = digests(part.column("url").take(pa.array(with_url, pa.int64())), "url")
                     urls.add(url.high, url.low, rows[with_url])
-                least = settings["line_characters"] or NEVER
-                text_of, line_of, first, second, line_counts[taken] = minhash.line_hashes(data, offsets, least)
-                several = line_counts[taken][text_of] > 1
-                lines.add(first[several], second[several], rows[text_of[several]], line_of[several])
+                if settings["line_characters"]:
+                    text_of, line_of, first, second, counts = minhash.line_hashes(data, offsets, settings["line_characters"])
+                    several = counts[text_of] > 1
+                    lines.add(first[several], second[several], rows[text_of[several]], line_of[several])
+                line_counts[taken] = np.asarray(pc.count_substring(part.column("text"), "\n")) + 1
                 if settings["paragraph_characters"]:
                     text_of, line_of, spans, first, second, counts = minhash.paragraph_hashes(
                         data, offsets, settings["paragraph_characters"]
@@ -134,5 +134,12 @@ def hash_documents(task: Task) -> None:
     with task.table("sources", SOURCES) as table:
         for source in sources:
             table.row({"source": source})
-    for name, gathered in (("texts", texts), ("urls", urls), ("lines", lines), ("paragraphs", paragraphs), ("bands", bands)):
-        gathered.write(task, name)
+    texts.write(task, "texts")
+    for name, gathered, wanted in (
+        ("urls", urls, settings["urls"]),
+        ("lines", lines, settings["line_characters"]),
+        ("paragraphs", paragraphs, settings["paragraph_characters"]),
+        ("bands", bands, settings["near"]),
+    ):
+        if wanted:
+            gathered.write(task, name)

@@ -21,11 +21,9 @@ from pipeline.task import Task
 from pipeline.text.hashing import hash64, hash128
 from stages.dedup.hashes import HASHES, Rows
 from stages.dedup.overlap import Evaluation
-from stages.dedup.rows import Ids, mapped
+from stages.dedup.rows import POISON, Ids, mapped
 from stages.dedup.rules import Mask, columns_of, load
 
-POISON = "poison"
-"""The reason of a record that killed its worker: quarantined, not dropped."""
 VERDICTS = pa.schema(
     [
         *(pa.field(name, pa.uint64(), nullable=False) for name in ("high", "low", "group", "lang_hash")),

@@ -138,10 +138,12 @@ def shingles(task: Task) -> None:
         values: list[Any] = []
         for number in range(reader.num_record_batches):
             mine = part_of[starts[number] : starts[number + 1]]
-            some = np.flatnonzero(mine >= 0)
+            batch = reader.get_batch(number)
+            langs = batch.column("lang").to_pylist()
+            some = np.fromiter(task.records(np.flatnonzero(mine >= 0).tolist(), langs.__getitem__), np.int64)
             if not len(some):
                 continue
-            found, edges = minhash.distinct_shingles(*utf8(reader.get_batch(number).column("text").take(pa.array(some, pa.int64()))))
+            found, edges = minhash.distinct_shingles(*utf8(batch.column("text").take(pa.array(some))))
             values.append(found)
             for name, column in (
                 ("part", mine[some]),
@@ -178,7 +180,10 @@ def verify(task: Task) -> None:
     starts = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(each[1] for each in found)]))
     values = np.concatenate([np.zeros(0, np.uint64), *(each[2] for each in found)])
     found.clear()
-    similarity = minhash.jaccard(values, starts, np.column_stack([places_in(a, members), places_in(b, members)]))
+    at = np.column_stack([places_in(a, members), places_in(b, members)])
+    there = (at >= 0).all(axis=1)  # all but those that were quarantined
+    a, b = a[there], b[there]
+    similarity = minhash.jaccard(values, starts, at[there])
     some = similarity > 0
     write(task, "edges", EDGES, {"a": a[some], "b": b[some], "similarity": similarity[some]})
     task.counts["pairs"] = len(a)

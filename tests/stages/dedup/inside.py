@@ -87,13 +87,13 @@ class Stage:
         return Shard("0" * 64, published.path, published.sha256, published.bytes, table.rows)
 
     def run(
-        self, shards: Sequence[Shard], settings: Mapping[str, Any] | None = None, evaluation: Sequence[Shard] = (), poison: frozenset[int] = frozenset()
+        self, shards: Sequence[Shard], settings: Mapping[str, Any] | None = None, evaluation: Sequence[Shard] = (), poison: Mapping[str, frozenset[int]] | None = None
     ) -> Run:  # fmt: skip
-        """Decide; with `poison`, record numbers of every shard that kill whoever hashes them."""
+        """Decide; `poison` names, by phase, records (by number, in each unit) that count as killers of their worker."""
         config = dedup.Config.model_validate({"rules": ("length",), **(settings or {})})
         output = Output(self.storage, "artifacts/dedup/0", dedup.OUTPUT)
         self.worked = Counter()
-        context = SimpleNamespace(instance="dedup", storage=self.storage, map=self._mapper(poison))
+        context = SimpleNamespace(instance="dedup", storage=self.storage, map=self._mapper(poison or {}))
         inputs = {"documents": SimpleNamespace(shards=tuple(shards))}
         if evaluation:
             inputs["examples"] = SimpleNamespace(shards=tuple(evaluation))
@@ -104,7 +104,7 @@ class Stage:
             found |= {row["licence"]: {**decision, "id": row["id"]} for row, decision in pairs}
         return Run(summary, output, self.worked, found)
 
-    def _mapper(self, poison: frozenset[int]) -> Callable[[Phase, Sequence[Unit]], list[UnitResult]]:
+    def _mapper(self, poison: Mapping[str, frozenset[int]]) -> Callable[[Phase, Sequence[Unit]], list[UnitResult]]:
         def mapped(phase: Phase, units: Sequence[Unit]) -> list[UnitResult]:
             workshop = Workshop(self.storage, "dedup", dedup.VERSION, {}, never, 60.0, 99, "test")
             results = []
@@ -112,7 +112,7 @@ class Stage:
                 key = unit_key(workshop, phase, unit)
                 found = find(self.storage, "dedup", phase.name, key)
                 if found is None:
-                    skip = poison if phase.name == "hash" else frozenset()
+                    skip = poison.get(phase.name, frozenset())
                     task = Task(
                         self.storage,
                         "dedup",

@@ -169,10 +169,17 @@ def test_rejects_hold_each_dropped_document_with_its_reason_and_text(stage: Stag
 
 def test_a_record_that_kills_its_worker_is_quarantined_and_the_rest_stay_aligned(stage: Stage) -> None:
     records = [record(str(n), " ".join(words(30, n))) for n in range(4)]
-    found = stage.run([stage.shard(records)], poison=frozenset({2}))
+    found = stage.run([stage.shard(records)], poison={"hash": frozenset({2})})
     assert {name: row["reason"] for name, row in found.rows.items()} == {"0": "", "1": "", "2": "poison", "3": ""}
     ledger = found.summary.ledgers["documents"]
     assert ledger.quarantined == {"poison": 1} and ledger.kept == 3 and ledger.taken == 4
+
+
+def test_a_record_that_kills_in_the_search_for_near_duplicates_is_compared_with_none_and_stays(stage: Stage) -> None:
+    text = words(60, "base")
+    shard = stage.shard([record("a", " ".join(text)), record("b", " ".join(edited(text, 1, 1)))])
+    assert list(stage.run([shard], poison={"shingles": frozenset({1})}).rows) == ["a", "b"]
+    assert not stage.run([shard]).reasons()
 
 
 def test_partitions_follow_the_corpus_in_powers_of_two() -> None:
