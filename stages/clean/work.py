@@ -13,12 +13,13 @@ from pipeline.artifacts import bitext, documents
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
-from pipeline.tables import open_file, rows, utf8
+from pipeline.tables import open_file, utf8
 from pipeline.task import Task
 from pipeline.text import languages
 from pipeline.text.identify import NOT_IDENTIFIED, identify
 from pipeline.text.languages import Language
 from pipeline.text.measures import Measurer
+from pipeline.text.numerals import numerals
 from pipeline.units import Phase, Unit
 from stages.clean import Config
 from stages.clean.rules import Rule, load
@@ -32,7 +33,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
             "identify": config.identify,
             "stop_words": {k: list(v) for k, v in config.stop_words.items()},
         },
-        "bitext": {"rules": list(config.rules)},
+        "bitext": {"rules": list(config.rules), "identify": config.identify},
     }
     ledgers: dict[str, Ledger] = {}
     changed: dict[str, int] = {}
@@ -98,14 +99,45 @@ def clean_documents(task: Task) -> None:
 
 
 def clean_pairs(task: Task) -> None:
-    """Worker: clean one shard of pairs, both sides alike."""
+    """Worker: clean and measure one shard of pairs, both sides alike."""
     rules = load(tuple(task.settings["rules"]))
     changed = {name: 0 for name, _ in rules}
+    measurer = Measurer()
     shard = Shard(**task.argument["shard"])
-    path = task.storage.local(shard.path, shard.sha256)
-    with task.table("bitext", bitext.schema()) as table:
-        for row in task.records(rows(path), lambda row: f"{row['lang_a']}-{row['lang_b']}"):
-            sides = {f"text_{side}": _clean(row[f"text_{side}"], _language(row[f"lang_{side}"]), rules, changed) for side in "ab"}
-            table.row({**row, **sides})
-            task.ledger.keep(f"{row['lang_a']}-{row['lang_b']}")
+    reader = open_file(task.storage.local(shard.path, shard.sha256))
+    with task.table("bitext", bitext.cleaned_schema()) as table:
+        for number in range(reader.num_record_batches):
+            batch = reader.get_batch(number)
+            labels = [f"{a}-{b}" for a, b in zip(batch.column("lang_a").to_pylist(), batch.column("lang_b").to_pylist(), strict=True)]
+            taken = list(task.records(range(batch.num_rows), labels.__getitem__))
+            if len(taken) < batch.num_rows:
+                batch, labels = batch.take(pa.array(taken, pa.int64())), [labels[row] for row in taken]
+            if not taken:
+                continue
+            columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
+            for side in bitext.SIDES:
+                columns |= _side(batch, side, rules, changed, measurer, task.settings["identify"])
+            table.batch(columns)
+            for label, count in Counter(labels).items():
+                task.ledger.keep(label, count)
     task.counts["changed"] = changed
+
+
+def _side(
+    batch: pa.RecordBatch, side: str, rules: list[tuple[str, Rule]], changed: dict[str, int], measurer: Measurer, is_identified: bool
+) -> dict[str, Any]:
+    """The columns of one side of a batch of pairs: its text, cleaned, and what is measured of it."""
+    langs = batch.column(f"lang_{side}").to_pylist()
+    known = {lang: _language(lang) for lang in set(langs)}
+    cleaned = [
+        _clean(text, known[lang], rules, changed) for text, lang in zip(batch.column(f"text_{side}").to_pylist(), langs, strict=True)
+    ]
+    texts = pa.array(cleaned, pa.large_string())
+    data, offsets = utf8(texts)
+    measured = measurer.measure(data, offsets, langs)
+    columns: dict[str, Any] = {f"text_{side}": texts.cast(pa.string()), f"numerals_{side}": pa.array(numerals(data, offsets), pa.int64())}
+    columns |= {f"{name}_{side}": pa.array(measured[name], pa.int32()) for name in bitext.PAIR_MEASURES}
+    found = [identify(text) for text in cleaned] if is_identified else [NOT_IDENTIFIED] * len(cleaned)
+    columns[f"identified_{side}"] = pa.array([each.lang for each in found], pa.string())
+    columns[f"identified_score_{side}"] = pa.array([each.score for each in found], pa.int32())
+    return columns

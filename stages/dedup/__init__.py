@@ -1,7 +1,8 @@
 """dedup: decides what is kept of the documents and pairs, and why not; rewrites no text.
 
 In order: rules on measured columns, the language check, held-out text and its translations, decontamination against held-out and dev/test examples; then, each among
-what is left, duplicates by address, exact duplicates, near-duplicates, and lines that stand elsewhere. The first that applies gives the reason.
+what is left, duplicates by address, exact duplicates, near-duplicates, and lines that stand elsewhere. The first that applies gives the reason. Pairs have rules of
+their own and go as a whole: exact duplicates, and with `pairs.unique_sides` those of one side.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ from pydantic import Field, field_validator
 from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, EXAMPLES, HELDOUT, PAIR_DECISIONS
 from pipeline.config import Section, known_names
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from stages.dedup.pair_rules.settings import Pairs
 from stages.dedup.rules import RULES
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("pyarrow", "pycld2", "py3langid")
 GRADE = Grade.EXACT
 INPUTS = {
@@ -153,15 +155,6 @@ class NearDuplicates(Section):
     """Documents whose shingles have at least this Jaccard similarity are one cluster (near_duplicate)."""
 
 
-class PairRules(Section):
-    """Bounds on pairs; a pair that breaks one is dropped whole."""
-
-    max_length_ratio: float = Field(5.0, ge=1)
-    """Largest ratio of characters of the longer to the shorter side, for pairs with a side of at least 40 (OpusFilter: 3, for spaced scripts)."""
-    max_characters: int = Field(10_000, ge=1)
-    """Largest number of characters a side."""
-
-
 class Config(Section):
     """Settings of dedup."""
 
@@ -195,8 +188,8 @@ class Config(Section):
     """Whether of several documents with one address only the first stays (duplicate_url)."""
     priority: tuple[str, ...] = ()
     """Patterns of file names as they stand in the `source` column (`wiki-*`), best first: of duplicates the one from the best source stays, and among those the smallest id."""
-    pairs: PairRules = PairRules()
-    """Rules on pairs."""
+    pairs: Pairs = Pairs()
+    """Rules on pairs, and which are duplicates; see stages/dedup/pair_rules."""
     partitions: int = Field(8, ge=1, le=4096)
     """Partitions of the duplicate search; more for a larger corpus."""
 

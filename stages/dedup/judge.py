@@ -1,4 +1,4 @@
-"""The map phases of dedup: a verdict on each document or pair by itself, and the hashes by which those that pass are compared.
+"""The map phase of dedup over documents: a verdict on each by itself, and the hashes by which those that pass are compared (pairs: `pairs`).
 
 cleaned documents, a batch at a time -> rules on columns, held-out, contaminated -> verdicts (row-aligned)
     of those that pass: addresses, whole texts, lines (128-bit hashes) and 14 MinHash bands, each cut into P partitions
@@ -7,7 +7,6 @@ cleaned documents, a batch at a time -> rules on columns, held-out, contaminated
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from hashlib import blake2b
@@ -17,10 +16,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.manifest import Shard
-from pipeline.tables import open_file, read_table, rows, utf8
+from pipeline.tables import open_file, read_table, utf8
 from pipeline.task import Task
 from pipeline.text import minhash
-from pipeline.text.hashing import hash128
 from stages.dedup.rows import I64, Ids, write_partitions
 from stages.dedup.rules import Mask, columns_of, load
 
@@ -46,7 +44,7 @@ WHOLE = -1
 """Line number that stands for the document as a whole."""
 
 
-class _Evaluation:
+class Evaluation:
     """What training must not hold: n-grams of evaluation text, held-out documents and their alignment groups."""
 
     def __init__(self, task: Task) -> None:
@@ -66,7 +64,7 @@ class _Evaluation:
         return minhash.shares_ngram(*utf8(column), self._hashes, self._lengths)
 
 
-class _Hashes:
+class Hashes:
     """Gathers rows of (hash, id, rank, line) and writes them in partitions."""
 
     def __init__(self) -> None:
@@ -99,7 +97,7 @@ def rank_of(source: str, priority: tuple[str, ...]) -> int:
     return next((rank for rank, pattern in enumerate(priority) if fnmatchcase(source, pattern)), len(priority))
 
 
-def _column(batch: pa.RecordBatch, name: str) -> np.ndarray[Any, Any]:
+def column_of(batch: pa.RecordBatch, name: str) -> np.ndarray[Any, Any]:
     """A column for the rules: integers as int64, strings as objects."""
     column = batch.column(name)
     if pa.types.is_integer(column.type):
@@ -107,11 +105,11 @@ def _column(batch: pa.RecordBatch, name: str) -> np.ndarray[Any, Any]:
     return np.array(column.to_pylist(), dtype=object)
 
 
-def _reasons(batch: pa.RecordBatch, task: Task, names: tuple[str, ...], held: _Evaluation) -> tuple[np.ndarray[Any, Any], Mask]:
+def _reasons(batch: pa.RecordBatch, task: Task, names: tuple[str, ...], held: Evaluation) -> tuple[np.ndarray[Any, Any], Mask]:
     """Why each document is dropped ("" if it is not), and whether it is held out."""
     reason = np.full(batch.num_rows, "", dtype=object)
     is_held = held.is_document(batch.column("id"))
-    columns = {name: _column(batch, name) for name in columns_of(names)}
+    columns = {name: column_of(batch, name) for name in columns_of(names)}
     for name, rule in load(names):
         for word, mask in rule(columns, task.settings.get(name) or {}):
             reason[mask & (reason == "")] = word
@@ -124,8 +122,8 @@ def _reasons(batch: pa.RecordBatch, task: Task, names: tuple[str, ...], held: _E
 def judge_documents(task: Task) -> None:
     """Worker: a verdict a document, and the hashes of those that pass."""
     names, priority = tuple(task.settings["rules"]), tuple(task.settings["priority"])
-    held = _Evaluation(task)
-    texts, addresses, lines = _Hashes(), _Hashes(), _Hashes()
+    held = Evaluation(task)
+    texts, addresses, lines = Hashes(), Hashes(), Hashes()
     bands: list[tuple[Any, Ids]] = []
     wanted = dict.fromkeys(("id", "lang", "group", "source", "url", "text", *columns_of(names)))
     shard = Shard(**task.argument["shard"])
@@ -177,46 +175,3 @@ def judge_documents(task: Task) -> None:
     write_partitions(
         task, "bands", BANDS, values, {"hash": values, "id": Ids.join([part[1] for part in bands])}, task.settings["partitions"]
     )
-
-
-def judge_pairs(task: Task) -> None:
-    """Worker: a verdict a pair, and the hashes of those that pass."""
-    held = _Evaluation(task)
-    shard = Shard(**task.argument["shard"])
-    path = task.storage.local(shard.path, shard.sha256)
-    hashes: list[bytes] = []
-    ids: list[bytes] = []
-    table_of_text = read_table(path, ("group", "text_a", "text_b"))
-    groups = held.is_group(table_of_text["group"].combine_chunks())
-    contaminated = held.contaminates(table_of_text["text_a"].combine_chunks()) | held.contaminates(table_of_text["text_b"].combine_chunks())
-    with task.table("verdicts", VERDICTS) as table:
-        for number, row in task.records(enumerate(rows(path)), lambda item: f"{item[1]['lang_a']}-{item[1]['lang_b']}"):
-            a, b = row["text_a"], row["text_b"]
-            reason = _pair_reason(a, b, task.settings["pairs"])
-            if not reason and groups[number]:
-                reason = "heldout_group"
-            if not reason and contaminated[number]:
-                reason = "contaminated"
-            if not reason:
-                hashes.append(hash128(f"{row['lang_a']}\0{row['lang_b']}\0{a}\0{b}", "pair"))
-                ids.append(row["id"])
-            name = f"{row['lang_a']}-{row['lang_b']}"
-            table.row({"id": row["id"], "lang": name, "reason": reason, "split": "train", "lines": 1})
-            task.ledger.keep(name)
-    found = Ids.of(pa.array(hashes, pa.binary(16)))
-    nothing = np.zeros(len(ids), np.int64)
-    columns = {"hash": found, "id": Ids.of(pa.array(ids, pa.binary(16))), "rank": nothing, "line": nothing + WHOLE}
-    write_partitions(task, "hashes", HASHES, found.high, columns, task.settings["partitions"])
-
-
-def _pair_reason(a: str, b: str, bounds: Mapping[str, Any]) -> str:
-    short, long = sorted((len(a), len(b)))
-    if not short:
-        return "empty_side"
-    if a == b:
-        return "identical_sides"
-    if long > bounds["max_characters"]:
-        return "too_long"
-    if long >= 40 and long * 10_000 > short * round(bounds["max_length_ratio"] * 10_000):
-        return "length_ratio"
-    return ""

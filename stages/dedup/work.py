@@ -6,7 +6,7 @@
               -> candidates (reduce) -> components -> shingles (map) -> verify (reduce): clusters of near-duplicates      near.py
               -> lines (reduce): lines that stand earlier, among what is still there                                      exact.py
               -> decide (map): verdicts and clusters -> one row-aligned shard of decisions                                decide.py
-    bitext    -> judge -> texts -> decide, with pair rules
+    bitext    -> judge -> texts, sides -> decide, with pair rules                                                         pairs.py
 
 Each kind of duplicate is sought among what the kinds before it left, so that nothing goes in favour of what is gone itself. New data redoes what
 compares, never the judging of old shards.
@@ -109,6 +109,10 @@ class _Corpus:
         if not self._pairs:
             clusters["duplicate_url"] = self._reduce("urls", "resolve", _files(judged, "urls"), "clusters", [])
         clusters["duplicate"] = self._reduce("texts", "resolve", _files(judged, "hashes"), "clusters", [clusters["duplicate_url"]])
+        if self._pairs and self._config.pairs.unique_sides:
+            for common in ("side_a", "side_b"):
+                before = [clusters[kind] for kind in ORDER if clusters[kind]]
+                clusters[f"duplicate_{common}"] = self._reduce(common, "resolve", _files(judged, common), "clusters", before)
         if not self._pairs:
             if self._config.near is not None:
                 clusters["near_duplicate"], found = self._near(judged, units, [clusters["duplicate_url"], clusters["duplicate"]])
@@ -139,7 +143,8 @@ class _Corpus:
         plain = self._config.model_dump(mode="json")
         settings = {"ngram": plain["decontamination"]["ngram"], "partitions": plain["partitions"]}
         if self._pairs:
-            settings |= {"pairs": plain["pairs"]}
+            rules = plain["pairs"]["rules"]
+            settings |= {"pairs": {name: plain["pairs"][name] for name in ("rules", "unique_sides", *rules) if name in plain["pairs"]}}
         else:
             settings |= {
                 "rules": plain["rules"],
@@ -154,8 +159,9 @@ class _Corpus:
             "contaminants": self._side.plain(), "ngram_lengths": held["ngram_lengths"], "groups": held["groups"], "documents": held["documents"],
         }  # fmt: skip
         side = (self._side.sha256, digest({name: held[name] for name in ("groups", "documents", "ngram_lengths")}))
+        module = "pairs" if self._pairs else "judge"
         return self._context.map(
-            Phase(f"{self._prefix}judge", f"stages.dedup.judge:judge_{self._unit}", settings, self._unit, side, known), units
+            Phase(f"{self._prefix}judge", f"stages.dedup.{module}:judge_{self._unit}", settings, self._unit, side, known), units
         )
 
     def _reduce(self, name: str, function: str, files: Shards, slot: str, gone: Sequence[Shards]) -> Shards:

@@ -46,8 +46,7 @@ def test_the_files_of_ntrex_are_pairs_and_aligned_documents_with_plain_settings(
     english, other = f"{ntrex}/newstest2019-src.eng.txt", f"{ntrex}/newstest2019-ref.{{lang}}.txt"
     sources = [
         {"kind": "moses", "path": other, "other": english, "line_group": "ntrex"},
-        {"kind": "text", "path": other, "line_group": "news"},
-        {"kind": "text", "path": english, "lang": "en", "line_group": "news"},
+        {"kind": "text", "path": f"{ntrex}/newstest2019-*.{{lang}}.txt", "line_group": "news"},
     ]
     folder = tmp_path / "ntrex"
     outcome = cli("run", pipeline(folder, ["en", "af", "zh-Hans", "th"], sources, pivot="en"), "--until", "ingest")
