@@ -117,6 +117,7 @@ def clean_pairs(task: Task) -> None:
             columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
             for side in bitext.SIDES:
                 columns |= _side(batch, side, rules, changed, measurer, task.settings["identify"])
+            columns["identical"] = pc.equal(columns["text_a"], columns["text_b"]).cast(pa.int32())
             table.batch(columns)
             for label, count in Counter(labels).items():
                 task.ledger.keep(label, count)

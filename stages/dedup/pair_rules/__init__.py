@@ -35,5 +35,5 @@ def load(names: tuple[str, ...]) -> list[tuple[str, Rule]]:
 
 
 def columns_of(names: tuple[str, ...]) -> tuple[str, ...]:
-    """The columns that these rules look at, each once."""
+    """The columns that these rules look at, each once; none is text."""
     return tuple(dict.fromkeys(column for name in names for column in import_module(PAIR_RULES[name]).READS))

@@ -7,9 +7,9 @@ from typing import Any
 
 from stages.dedup.rules import Columns, Mask
 
-READS = ("text_a", "text_b")
+READS = ("identical",)
 
 
 def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Mask]]:
     """`identical_sides`."""
-    return [("identical_sides", columns["text_a"] == columns["text_b"])]
+    return [("identical_sides", columns["identical"] != 0)]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from pydantic import ValidationError
 
@@ -35,6 +36,7 @@ def cleaned(rows: list[Row]) -> pa.RecordBatch:
     columns = {name: batch.column(name) for name in names}
     for side in bitext.SIDES:
         columns |= _side(batch, side, text_rules(("normalise",)), {"normalise": 0}, Measurer(), True)
+    columns["identical"] = pc.equal(columns["text_a"], columns["text_b"]).cast(pa.int32())
     return pa.RecordBatch.from_pydict(columns)
 
 
@@ -111,7 +113,7 @@ def test_true_translations_of_any_script_are_kept(name: str, data: Path) -> None
     assert found[""] >= 294, found
 
 
-def test_pairs_go_whole_and_with_one_side_in_common_only_if_that_is_wanted(tmp_path: Path, cli: inside.Cli) -> None:
+def test_pairs_go_whole_and_with_one_side_in_common_where_that_is_wanted(tmp_path: Path, cli: inside.Cli) -> None:
     other = GERMAN.replace("Donnerstag", "Freitag")
     lines = [
         f"{GERMAN}\t{ENGLISH}",
@@ -126,24 +128,19 @@ def test_pairs_go_whole_and_with_one_side_in_common_only_if_that_is_wanted(tmp_p
         {"kind": "tsv-pairs", "path": str(tmp_path / "{lang}-en.tsv")},
         {"kind": "text", "path": str(tmp_path / "en.txt"), "lang": "en"},
     ]
-    found = {}
-    for unique in (False, True):
-        stages = {
-            "ingest": {"sources": sources},
-            "heldout": None,
-            "examples": None,
-            "dedup": {"partitions": 2, "pairs": {"unique_sides": unique}},
-        }
-        file = tmp_path / "pipeline.yaml"
-        file.write_text(json.dumps({"name": "pairs", "languages": ["de", "en"], "storage": "storage", "stages": stages}))
-        outcome = cli("run", file, "--until", "dedup")
-        assert outcome.code == 0, outcome.text
-        storage = Storage.at(str(tmp_path / "storage"))
-        made = load(storage, State.load(storage, "pairs").instances["dedup"]["manifest"])
-        assert made is not None
-        (shard,) = made.outputs["pair_decisions"].shards
-        found[unique] = Counter(read_table(tmp_path / "storage" / shard.path)["reason"].to_pylist())
-        assert made.ledgers["pairs"]["languages"]["de-en"]["in"] == 5
-    assert found[False] == {"": 3, "duplicate": 1, "identical_sides": 1}
-    # Of three pairs, two share German and two English: the one that shares both with the others may be the one that stays.
-    assert found[True][""] in (1, 2) and sum(found[True][f"duplicate_side_{side}"] for side in "ab") == 3 - found[True][""]
+    dedup = {"partitions": 2, "near": None, "lines": None, "pairs": {"unique_sides": True}}
+    stages = {"ingest": {"sources": sources}, "heldout": None, "examples": None, "dedup": dedup}
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(json.dumps({"name": "pairs", "languages": ["de", "en"], "storage": "storage", "stages": stages}))
+    outcome = cli("run", file, "--until", "dedup")
+    assert outcome.code == 0, outcome.text
+    storage = Storage.at(str(tmp_path / "storage"))
+    made = load(storage, State.load(storage, "pairs").instances["dedup"]["manifest"])
+    assert made is not None
+    (shard,) = made.outputs["pair_decisions"].shards
+    found = Counter(read_table(tmp_path / "storage" / shard.path)["reason"].to_pylist())
+    assert (found["duplicate"], found["identical_sides"]) == (1, 1)
+    # Of the three pairs that are left one shares its German and one its English with a third: that one stays, or both others do.
+    assert found[""] in (1, 2) and found["duplicate_side_a"] + found["duplicate_side_b"] == 3 - found[""]
+    account = made.ledgers["pairs"]["languages"]["de-en"]
+    assert account["in"] == 5 and account["kept"] == found[""] and sum(account["dropped"].values()) == 5 - found[""]
