@@ -10,7 +10,7 @@ _RC = {"svg.hashsalt": "xlm-pipeline", "font.size": 8, "svg.fonttype": "path", "
 
 
 PANEL = 70
-"""Names in one panel of a heat map."""
+"""Most names in one panel of a heat map."""
 
 
 def _figure(width: float, height: float, rows: int = 1) -> tuple[Any, Any]:
@@ -107,16 +107,21 @@ def heatmaps(
     colour: str,
     rule: float | None = None,
 ) -> None:
-    """Shares from 0 to 1 as colours: one column a name, lowest label below, in panels of `PANEL` names; `rule` draws a line between two labels."""
+    """Shares from 0 to 1 as colours, small ones made visible: one column a name, the first label lowest, in panels of equal width; `rule` draws a line
+    between two labels."""
     import numpy as np
+    from matplotlib.colors import PowerNorm
 
     names = list(columns)
-    panels = [names[at : at + PANEL] for at in range(0, len(names), PANEL)]
-    figure, axes = _figure(max(4.5, 1.6 + 0.14 * min(PANEL, len(names))), 0.5 + (0.5 + 0.115 * len(labels)) * len(panels), rows=len(panels))
-    for axis, panel in zip(np.atleast_1d(axes), panels, strict=True):
-        shares = np.full((len(labels), min(PANEL, len(names))), np.nan)
+    number = -(-len(names) // PANEL)
+    width = -(-len(names) // number)
+    most = max((value for shares in columns.values() for value in shares), default=0.0) or 1.0
+    figure, axes = _figure(max(4.5, 1.6 + 0.14 * width), 0.6 + (0.5 + 0.115 * len(labels)) * number, rows=number)
+    for index, axis in enumerate(np.atleast_1d(axes)):
+        panel = names[index * width : (index + 1) * width]
+        shares = np.full((len(labels), width), np.nan)
         shares[:, : len(panel)] = np.array([columns[name] for name in panel]).T
-        drawn = axis.imshow(shares, origin="lower", aspect="auto", cmap="Blues", vmin=0, vmax=1, interpolation="none")
+        drawn = axis.imshow(shares, origin="lower", aspect="auto", cmap="Blues", norm=PowerNorm(0.5, 0, most), interpolation="none")
         axis.set_xticks(range(len(panel)), panel, rotation=90, fontsize=6)
         axis.set_yticks(range(len(labels)), labels, fontsize=6)
         axis.tick_params(length=0)

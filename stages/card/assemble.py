@@ -31,7 +31,7 @@ Row = dict[str, Any]
 
 
 class Parts:
-    """The parts of all shards of one phase, added up."""
+    """The parts of all units of one phase, added up."""
 
     def __init__(self, bounds: Bounds) -> None:
         self.tally = Tally()
@@ -42,7 +42,7 @@ class Parts:
         self._samples: dict[str, list[Sample]] = {}
 
     def add(self, plain: Mapping[str, Any]) -> None:
-        """Add the part of one shard."""
+        """Add the part of one unit."""
         self.tally.merge(plain["tally"])
         for name, own in (("licences", self.licences), ("files", self.files), ("identified", self.identified)):
             for key, row in plain.get(name, {}).items():

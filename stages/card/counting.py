@@ -1,4 +1,4 @@
-"""The worker side of card: one shard in, sums, histograms and samples out, as one JSON file of plain data.
+"""The worker side of card: some shards in, sums, histograms and samples out, as plain data in the record of the unit.
 
     documents as read                -> records, bytes, characters, licences, files               read_documents
     cleaned documents ⋈ decisions    -> what is kept and dropped, lengths, confidence, samples    decided_documents
@@ -9,8 +9,7 @@ Whole columns go through Arrow and numpy; only kept documents that lost lines, a
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -26,10 +25,10 @@ from stages.card.samples import Bounds, Samples, keyed, rows_of
 from stages.card.tally import CLUSTER_EDGES, CONFIDENCE_EDGES, I64, LENGTH_EDGES, OTHERS, Keys, Mask, Tally
 
 MOST_LICENCES = 1000
-"""Licences told apart in one shard; a column that holds something else in every row must not fill the memory."""
+"""Licences told apart in one unit; a column that holds something else in every row must not fill the memory."""
 
 
-def batches(task: Task, plain: dict[str, Any]) -> Iterator[pa.RecordBatch]:
+def batches(task: Task, plain: Mapping[str, Any]) -> Iterator[pa.RecordBatch]:
     """The record batches of a shard that hold rows."""
     shard = Shard(**plain)
     reader = open_file(task.storage.local(shard.path, shard.sha256))
@@ -49,30 +48,29 @@ def lengths(column: pa.Array) -> tuple[I64, I64]:
     return whole(pc.binary_length(column)), whole(pc.utf8_length(column))
 
 
-def write(task: Task, keys_seen: Tally, count: str, **parts: Any) -> None:
-    """Write the part, and count its rows by language in the unit's ledger."""
-    for lang, number in sorted(keys_seen.column(count).items()):
+def put(task: Task, tally: Tally, count: str, **parts: Any) -> None:
+    """The part of a unit stands in its unit's record: it is small, and one file is published where two would be. Rows are counted in the unit's ledger."""
+    for lang, number in sorted(tally.column(count).items()):
         task.ledger.keep(lang, number)
-    with task.file("part.json") as path:
-        path.write_text(json.dumps({"tally": keys_seen.plain(), **parts}, ensure_ascii=True, sort_keys=True), encoding="ascii")
+    task.counts.update({"tally": tally.plain(), **parts})
 
 
 # ---------------------------------------------------------------- as read
 
 
 def read_documents(task: Task) -> None:
-    """Worker: one shard of documents as `ingest` gave them."""
+    """Worker: documents as `ingest` gave them."""
     _read(task, ("text",))
 
 
 def read_pairs(task: Task) -> None:
-    """Worker: one shard of bitext as `ingest` gave it."""
+    """Worker: bitext as `ingest` gave it."""
     _read(task, ("text_a", "text_b"))
 
 
 def _read(task: Task, texts: tuple[str, ...]) -> None:
     tally, licences, files = Tally(), Tally(), Tally()
-    for batch in batches(task, task.argument["shard"]):
+    for batch in (batch for plain in task.argument["shards"] for batch in batches(task, plain["text"])):
         langs = Keys.of(batch.column("lang")) if len(texts) == 1 else pair_keys(batch)
         source, licence = Keys.of(batch.column("source")), Keys.of(batch.column("licence"))
         tally.add(langs, "read")
@@ -86,7 +84,7 @@ def _read(task: Task, texts: tuple[str, ...]) -> None:
             own = licences.sums.setdefault(stated if stated in licences.sums or len(licences.sums) < MOST_LICENCES else OTHERS, {})
             for lang, count in Keys(langs.names, langs.index[licence.index == number]).counts().items():
                 own[lang] = own.get(lang, 0) + count
-    write(task, tally, "read", licences=licences.sums, files=files.sums)
+    put(task, tally, "read", licences=licences.sums, files=files.sums)
 
 
 def pair_keys(batch: pa.RecordBatch) -> Keys:
@@ -103,16 +101,16 @@ def decided(task: Task) -> Iterator[tuple[pa.RecordBatch, pa.RecordBatch]]:
     Raises:
         IntegrityError: a row's ids differ.
     """
-    made = Shard(**task.argument["decisions"])
-    table = read_table(task.storage.local(made.path, made.sha256))
-    at = 0
-    for batch in batches(task, task.argument["text"]):
-        own = table.slice(at, batch.num_rows).combine_chunks()
-        decision = own.to_batches()[0] if own.num_rows else pa.RecordBatch.from_pylist([], table.schema)
-        at += batch.num_rows
-        if not batch.column("id").cast(pa.binary(16)).equals(decision.column("id").cast(pa.binary(16))):
-            raise IntegrityError(f"{made.path}: its rows are not those of {task.argument['text']['path']}", path=made.path)
-        yield batch, decision
+    for plain in task.argument["shards"]:
+        made = Shard(**plain["decisions"])
+        table = read_table(task.storage.local(made.path, made.sha256))
+        at = 0
+        for batch in batches(task, plain["text"]):
+            decision = table.slice(at, batch.num_rows).combine_chunks().to_batches()[0]
+            at += batch.num_rows
+            if not batch.column("id").cast(pa.binary(16)).equals(decision.column("id").cast(pa.binary(16))):
+                raise IntegrityError(f"{made.path}: its rows are not those of {plain['text']['path']}", path=made.path)
+            yield batch, decision
 
 
 class _Outcome:
@@ -167,7 +165,7 @@ def _halves(column: pa.Array) -> np.ndarray[Any, Any]:
 
 
 def decided_documents(task: Task) -> None:
-    """Worker: one shard of cleaned documents and the decisions on them."""
+    """Worker: cleaned documents and the decisions on them."""
     tally, other = Tally(), Tally()
     samples = Samples(Bounds(task.settings["samples"], task.settings["samples_per_language"]))
     for batch, decision in decided(task):
@@ -191,7 +189,7 @@ def decided_documents(task: Task) -> None:
         if {"identified", "identified_score"} <= names:
             _confidence(batch, langs, tally, other)
         outcome.sample(samples, ("text",), task.settings["sample_characters"])
-    write(task, tally, "decided", identified=other.sums, samples=samples.by_reason)
+    put(task, tally, "decided", identified=other.sums, samples=samples.by_reason)
 
 
 def _left(batch: pa.RecordBatch, outcome: _Outcome, cut: I64, size: I64, characters: I64, words: I64 | None) -> tuple[I64, I64, I64 | None]:
@@ -230,7 +228,7 @@ def _confidence(batch: pa.RecordBatch, langs: Keys, tally: Tally, other: Tally) 
 
 
 def decided_pairs(task: Task) -> None:
-    """Worker: one shard of cleaned bitext and the decisions on it."""
+    """Worker: cleaned bitext and the decisions on it."""
     tally = Tally()
     samples = Samples(Bounds(task.settings["samples"], task.settings["samples_per_language"]))
     for batch, decision in decided(task):
@@ -244,4 +242,4 @@ def decided_pairs(task: Task) -> None:
             tally.add(langs, "bytes_kept", size, keep)
             tally.add(langs, "characters_kept", characters, keep)
         outcome.sample(samples, ("text_a", "text_b"), task.settings["sample_characters"])
-    write(task, tally, "decided", samples=samples.by_reason)
+    put(task, tally, "decided", samples=samples.by_reason)

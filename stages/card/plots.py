@@ -18,9 +18,10 @@ def draw(card: Mapping[str, Any], output: Output) -> None:
     if not rows:
         return
     edges = card["edges"]["characters"]
-    top = max((n for row in rows.values() for n, count in enumerate(row["lengths"]) if count), default=0)
-    labels = [f"{edge:,}" for edge in edges[: top + 1]]
-    shares = {lang: _parts(row["lengths"][: top + 1], row["decided"]) for lang, row in rows.items()}
+    held = [n for n in range(len(edges)) if any(row["lengths"][n] for row in rows.values())]
+    shown = slice(held[0], held[-1] + 1)
+    labels = [f"{edge:,}" for edge in edges[shown]]
+    shares = {lang: _parts(row["lengths"][shown], row["decided"]) for lang, row in rows.items()}
     with output.evidence("lengths.svg") as path:
         heatmaps(shares, labels, path, title="Documents by length", ylabel="characters, from", colour="share of the language's documents")
     if any(sum(row["confidence"]) + sum(row["confidence_other"]) for row in rows.values()):
@@ -28,7 +29,7 @@ def draw(card: Mapping[str, Any], output: Output) -> None:
         with output.evidence("confidence.svg") as path:
             heatmaps(
                 shares, confidence_labels(card["edges"]["confidence"]), path, title="Confidence of identification",
-                ylabel="as another language | as its own", colour="share of the language's documents", rule=len(card["edges"]["confidence"]) / 2 + 0.5,
+                ylabel="as another language | as its own, from", colour="share of the language's documents", rule=len(card["edges"]["confidence"]) / 2 + 0.5,
             )  # fmt: skip
 
 

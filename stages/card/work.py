@@ -1,30 +1,33 @@
 """The work of card, as the driver sees it.
 
-shards as read, shards as cleaned ⋈ decisions -> one part a shard (map, stages/card/counting.py)
+shards as read, shards as cleaned ⋈ decisions -> a part of each few shards (map, stages/card/counting.py)
 parts -> sums (reduce)  ┐
 ledgers of all stages   ┴-> checked against each other -> card.json, plots, headline figures
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.artifacts.card import CARD_FILE
 from pipeline.corpus import pair_up
 from pipeline.errors import ConfigError, LedgerError
 from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, Shard
 from pipeline.stage import Context, Input, Output, Summary
-from pipeline.storage import canonical
-from pipeline.task import UnitResult
+from pipeline.storage import canonical, digest
 from pipeline.units import Phase, Unit
 from stages.card import Config, books, plots
 from stages.card.assemble import Parts, corpus, files, headline, metrics, pairs, sources
 from stages.card.books import Page
 from stages.card.samples import Bounds
 from stages.card.tally import EDGES
+
+GROUP_CUT = 16
+"""A unit ends behind a shard whose digest is a multiple of this, so after 16 shards on average,"""
+GROUP_BYTES = 64 << 20
+"""or where its text has grown to this size."""
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
@@ -64,27 +67,36 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
 
 
 def _plain_units(given: Input) -> list[Unit]:
-    shards = [shard for shard in given.shards if shard.rows]
-    return [Unit(s.sha256, {"shard": s.plain()}, s.bytes, f"{given.slot} shard {s.key[:12]}") for s in shards]
+    return grouped([([shard], {"text": shard.plain()}) for shard in given.shards if shard.rows])
 
 
 def _joined_units(text: Input, decisions: Input) -> list[Unit]:
-    return [pairing.unit() for pairing in pair_up(text.shards, decisions.shards)]
+    return grouped([([pairing.text, pairing.decisions], pairing.plain()) for pairing in pair_up(text.shards, decisions.shards)])
+
+
+def grouped(shards: Sequence[tuple[Sequence[Shard], Mapping[str, Any]]]) -> list[Unit]:
+    """Units of several shards that follow each other, since counting one takes less time than recording that it was counted.
+
+    A unit ends behind a shard whose digest says so, so that a new shard changes only the unit it falls into.
+    """
+    units: list[Unit] = []
+    held: list[tuple[Sequence[Shard], Mapping[str, Any]]] = []
+    for number, (parts, plain) in enumerate(shards):
+        held.append((parts, plain))
+        size = sum(one[0].bytes for one, _ in held)
+        if int(parts[0].sha256[:8], 16) % GROUP_CUT == 0 or size >= GROUP_BYTES or number == len(shards) - 1:
+            content = digest([[shard.sha256 for shard in one] for one, _ in held])
+            units.append(Unit(content, {"shards": [dict(p) for _, p in held]}, size, f"{len(held)} shards from {held[0][0][0].key[:12]}"))
+            held = []
+    return units
 
 
 def _count(context: Context, function: str, settings: Mapping[str, Any], units: Sequence[Unit], bounds: Bounds) -> Parts:
     unit = "pairs" if function.endswith("pairs") else "documents"
-    results = context.map(Phase(function, f"stages.card.counting:{function}", settings, unit), units)
     parts = Parts(bounds)
-    for plain in _parts(context, results):
-        parts.add(plain)
+    for result in context.map(Phase(function, f"stages.card.counting:{function}", settings, unit), units):
+        parts.add(result.counts)
     return parts
-
-
-def _parts(context: Context, results: Iterable[UnitResult]) -> Iterable[dict[str, Any]]:
-    for result in results:
-        shard = result.files["part.json"]
-        yield json.loads(context.storage.local(shard.path, shard.sha256).read_bytes())
 
 
 # ---------------------------------------------------------------- ledgers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from pipeline.text.languages import known
 from pipeline.text.spellings import spellings
 
 
@@ -13,6 +14,18 @@ from pipeline.text.spellings import spellings
 )
 def test_a_code_of_flores_or_ntrex_is_found_with_either_mark(code: str, spelling: str) -> None:
     assert spelling in spellings(code)
+
+
+@pytest.mark.parametrize(("code", "spelling"), [("sr-Latn", "srp"), ("ace-Arab", "ace"), ("zh-Hant", "zho"), ("zh-Hant", "zh")])
+def test_a_spelling_that_means_the_language_in_another_script_is_none_of_its_own(code: str, spelling: str) -> None:
+    assert spelling not in spellings(code)
+
+
+def test_every_spelling_means_its_own_language_alone() -> None:
+    owners: dict[str, str] = {}
+    for language in known():
+        for spelling in spellings(language.code):
+            assert owners.setdefault(spelling, language.code) == language.code, spelling
 
 
 @pytest.mark.parametrize("code", ["en", "sr", "zh-Hans", "nb"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,10 +13,10 @@ from pipeline import dag
 from pipeline.dag import Edge
 from pipeline.errors import ConfigError, LedgerError
 from pipeline.ledger import Ledger
-from pipeline.manifest import Manifest
+from pipeline.manifest import Manifest, Shard
 from stages import STAGES
 from stages.card import books
-from stages.card.work import document_pages, pair_pages
+from stages.card.work import document_pages, grouped, pair_pages
 from tests.end_to_end import tiny
 
 
@@ -80,3 +81,18 @@ def test_pairs_are_followed_under_whatever_name_a_stage_keeps_them() -> None:
     assert books.join(pair_pages(inputs, {"de-en": 3}, None))["de-en"].plain()["kept"] == 3
     with pytest.raises(LedgerError, match="card: de: 1 pairs beside those that were read, but 0 made of documents"):
         pair_pages(inputs, {"de-en": 4}, None)
+
+
+def test_a_new_shard_changes_only_the_unit_that_it_falls_into() -> None:
+    def shard(number: int) -> Shard:
+        sha256 = hashlib.sha256(str(number).encode()).hexdigest()
+        return Shard(sha256, f"units/{number}", sha256, 1000, 5)
+
+    def contents(numbers: list[int]) -> list[str]:
+        units = grouped([([one], {"text": one.plain()}) for one in map(shard, numbers)])
+        assert [s["text"]["path"] for unit in units for s in unit.argument["shards"]] == [f"units/{n}" for n in numbers]
+        return [unit.content for unit in units]
+
+    before, after = contents(list(range(300))), contents([*range(100), 1000, *range(100, 300)])
+    assert 5 < len(before) < 60
+    assert len(set(after) - set(before)) in (1, 2)
