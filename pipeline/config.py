@@ -394,8 +394,11 @@ def reveal(text: str) -> str:
 
 
 def resolve_path(path: str, base: Path) -> str:
-    """A local path made absolute against the folder of the pipeline file; a URL is left as it is. `~` is the home folder."""
+    """A local path made absolute against the folder of the pipeline file, at the end of a chain of URLs too; a URL is left as it is. `~` is the home folder."""
     revealed = reveal(path)
+    chain, joined, last = revealed.rpartition("::")
+    if joined and "://" in chain and "://" not in last:
+        return f"{chain}::{os.path.normpath(base / Path(last).expanduser())}"
     if "://" in revealed or revealed.startswith("npm:"):
         return revealed
     return os.path.normpath(base / Path(revealed).expanduser())

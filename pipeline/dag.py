@@ -18,8 +18,9 @@ from pipeline.config import PipelineConfig, Section, identity_of, missing_enviro
 from pipeline.document import Document, Location, Problem, fail, read, with_overrides
 from pipeline.errors import ConfigError, IntegrityError
 from pipeline.manifest import Manifest, State
+from pipeline.source_digests import source_digests
 from pipeline.stage import Declaration, ListContext, NotFetchedError, declaration
-from pipeline.storage import Source, Storage, digest, source_digests
+from pipeline.storage import Source, Storage, digest
 from pipeline.text import languages as languages_
 
 

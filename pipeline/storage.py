@@ -16,13 +16,14 @@ import re
 import shutil
 import uuid
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 from urllib.parse import unquote
 
+from pipeline.archives import Archives, Chain, split
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError, PreflightError
 from pipeline.failpoint import failpoint
 
@@ -353,17 +354,17 @@ def list_sources(path: str, spellings: dict[str, tuple[str, ...]]) -> list[Sourc
     Raises:
         MissingSourceError: the place cannot be reached, or a file that matches cannot be read.
     """
+    _ARCHIVES.clear()  # they may have changed since
     found: list[Source] = []
-    fixed = len(fixed_root(path))
     if "{lang}" in path:
         for lang, codes in spellings.items():
             for code in codes:
-                matched = _glob(pattern_for(path, code), lang, fixed)
+                matched = _glob(pattern_for(path, code), lang, path)
                 if matched:
                     found.extend(matched)
                     break
     else:
-        found = _glob(path, None, fixed)
+        found = _glob(path, None, path)
     return sorted(found, key=lambda source: (source.name, source.lang or ""))
 
 
@@ -373,9 +374,13 @@ def fixed_root(path: str) -> str:
     return plain.rpartition("/")[0] + "/" if "/" in plain else ""
 
 
-def _glob(pattern: str, lang: str | None, fixed: int) -> list[Source]:
+def _glob(pattern: str, lang: str | None, path: str) -> list[Source]:
+    """What `pattern` matches; `path` is the pattern as the user wrote it, whose fixed folders are no part of a name."""
     if "\0" in unquote(pattern):
         raise MissingSourceError(f"source {pattern!r}: a NUL byte in a path is refused.")
+    if split(pattern) is not None:
+        return _glob_archives(pattern, lang, path)
+    fixed = len(fixed_root(path))
     if "://" not in pattern and "::" not in pattern:
         return _glob_local(pattern, lang, fixed)
     import fsspec
@@ -405,6 +410,42 @@ def _glob(pattern: str, lang: str | None, fixed: int) -> list[Source]:
     return found
 
 
+def _glob_archives(pattern: str, lang: str | None, path: str) -> list[Source]:
+    """Members of the archives that the rest of the chain matches, which may be several."""
+    chain, written = _chain(pattern), _chain(path)
+    fixed = len(fixed_root(written.members))
+    several = any(character in written.outer for character in "*?[{")
+    matches = _glob_matcher(chain.members)
+    found = []
+    for archive in _glob(chain.outer, lang, written.outer):
+        for member in _ARCHIVES.members(Chain(chain.kind, chain.members, archive.url), matches):
+            name = member.name[fixed:] or member.name
+            token = digest([*member.evidence, archive.token]) if archive.token else ""
+            url = f"{chain.kind}://{member.name}::{archive.url}"
+            found.append(Source(url, f"{archive.name}/{name}" if several else name, lang, member.size, token))
+    return found
+
+
+def _chain(url: str) -> Chain:
+    parts = split(url)
+    assert parts is not None
+    return parts
+
+
+def _glob_matcher(pattern: str) -> Callable[[str], bool]:
+    if not any(character in pattern for character in "*?["):
+        return pattern.__eq__
+    from fsspec.utils import glob_translate
+
+    try:
+        compiled = re.compile(glob_translate(pattern))
+    except (ValueError, re.error) as error:
+        raise MissingSourceError(
+            f"source {pattern}: no pattern: {error}. Allowed are `*`, `?`, `[abc]`, and `**` as a folder of its own."
+        ) from None
+    return lambda name: compiled.match(name) is not None
+
+
 def _glob_local(pattern: str, lang: str | None, fixed: int) -> list[Source]:
     import glob
 
@@ -430,6 +471,9 @@ def open_source(url: str) -> BinaryIO:
     Raises:
         MissingSourceError: it cannot be opened.
     """
+    chain = split(url)
+    if chain is not None:
+        return _ARCHIVES.open(chain)
     try:
         if "://" not in url and "::" not in url:
             return Path(url).open("rb")
@@ -445,48 +489,5 @@ def open_source(url: str) -> BinaryIO:
         raise MissingSourceError(f"source {without_userinfo(url)}: cannot be read: {reason}") from None
 
 
-def source_digests(storage: Storage, sources: list[Source], *, remember: bool) -> dict[str, str]:
-    """sha256 of each source by URL, hashed only where the listing token is new.
-
-    With `remember` false nothing is written (`plan`).
-
-    Raises:
-        MissingSourceError: a source cannot be read.
-    """
-    digests: dict[str, str] = {}
-    for book, group in _books(sources).items():
-        known = _remembered(storage, book)
-        changed = False
-        for source in group:
-            name = without_userinfo(source.url)
-            entry = known.get(name)
-            if entry is None or not source.token or entry["token"] != source.token:
-                with open_source(source.url) as stream:
-                    value = hashlib.sha256()
-                    while chunk := stream.read(_CHUNK):
-                        value.update(chunk)
-                entry = {"token": source.token, "sha256": value.hexdigest()}
-                known[name] = entry
-                changed = True
-            digests[source.url] = entry["sha256"]
-        if changed and remember:
-            storage.write_json(book, known)
-    return digests
-
-
-def _remembered(storage: Storage, book: str) -> dict[str, Any]:
-    """A cache of digests; a damaged one is begun anew."""
-    try:
-        known = storage.read_json(book)
-    except IntegrityError:
-        return {}
-    return known if isinstance(known, dict) else {}
-
-
-def _books(sources: list[Source]) -> dict[str, list[Source]]:
-    """Sources grouped by the cache file that remembers their digests: one a folder."""
-    books: dict[str, list[Source]] = {}
-    for source in sources:
-        folder = without_userinfo(source.url).rpartition("/")[0]
-        books.setdefault(f"sources/digests/{digest(folder)[:32]}.json", []).append(source)
-    return books
+_ARCHIVES = Archives(lambda url: open_source(url))
+"""The archives that this process has open."""

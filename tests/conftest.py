@@ -12,9 +12,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from pipeline.cluster import Cluster, ClusterSettings
+
+# How fast examples come says how crowded the machine is, not whether the program is right.
+hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("project")
 
 _REASONS = {
     "slow": "takes more than about ten seconds: -m slow",

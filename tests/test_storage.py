@@ -16,9 +16,11 @@ import fsspec
 import pytest
 
 from pipeline import failpoint as failpoints
+from pipeline import source_digests as digesting
 from pipeline import storage as storages
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError, PreflightError
-from pipeline.storage import Source, Storage, canonical, digest, list_sources, open_source, source_digests, verify, without_userinfo
+from pipeline.source_digests import source_digests
+from pipeline.storage import Source, Storage, canonical, digest, list_sources, open_source, verify, without_userinfo
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -362,8 +364,8 @@ def test_opening_what_is_not_there_is_a_missing_source(tmp_path: Path, memory: s
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of sources that were read, in order."""
     names: list[str] = []
-    original = storages.open_source
-    monkeypatch.setattr(storages, "open_source", lambda url: names.append(url.rpartition("/")[2]) or original(url))
+    original = digesting.open_source
+    monkeypatch.setattr(digesting, "open_source", lambda url: names.append(url.rpartition("/")[2]) or original(url))
     return names
 
 
@@ -434,7 +436,7 @@ def test_where_a_store_tells_only_the_size_nothing_is_taken_from_the_cache(tmp_p
 
 def test_passwords_in_the_urls_of_sources_are_not_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.txt").write_text("a")
-    monkeypatch.setattr(storages, "open_source", lambda url: (tmp_path / "a.txt").open("rb"))
+    monkeypatch.setattr(digesting, "open_source", lambda url: (tmp_path / "a.txt").open("rb"))
     source = Source("ftp://me:hunter2@host/a.txt", "a.txt", None, 1, "token")
     assert list(source_digests(Storage.at(str(tmp_path / "root")), [source], remember=True)) == [source.url]
     written = b"".join(content for content, _ in tree(tmp_path / "root").values())

@@ -144,27 +144,28 @@ def _units(config: Config, number: int, files: Sequence[_File], languages: tuple
     source = config.sources[number]
     module = import_module(SOURCES[source.kind])
     group: list[_File] = []
-    wanted: list[str] = []
+    of_group: list[str] = []  # the languages that the records of its files can have
     for file in files:
         record = SourceFile(file.source.url, file.source.name, file.source.size, file.source.lang)
-        before, wanted = wanted, _wanted(module.languages_of(record, source), languages)
+        wanted = _wanted(module.languages_of(record, source), languages)
         parts = module.slices(record, source, config.unit_bytes)
         if len(parts) > 1 or file.size > config.unit_bytes // 4:
-            yield from _group_unit(group, before)
-            group = []
+            yield from _group_unit(group, of_group)
+            group, of_group = [], []
             for part in parts:
                 size = (part.stop or file.source.size) - part.start if part.unit == "bytes" else file.size // len(parts)
                 argument = {"files": [_plain(file, part)], "languages": wanted}
                 yield Unit(digest([file.sha256, *file.names, asdict(part), wanted]), argument, size, _label(file, part))
             continue
         if group and group[-1].source.lang != file.source.lang:
-            yield from _group_unit(group, before)
-            group = []
+            yield from _group_unit(group, of_group)
+            group, of_group = [], []
         group.append(file)
+        of_group = sorted({*of_group, *wanted})
         if int(file.sha256[:8], 16) % GROUP_CUT == 0 or sum(f.size for f in group) > config.unit_bytes:
-            yield from _group_unit(group, wanted)
-            group = []
-    yield from _group_unit(group, wanted)
+            yield from _group_unit(group, of_group)
+            group, of_group = [], []
+    yield from _group_unit(group, of_group)
 
 
 def _wanted(possible: tuple[str, ...] | None, languages: tuple[str, ...]) -> list[str]:

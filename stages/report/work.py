@@ -26,6 +26,8 @@ from stages.report.rows import Figures, Given, Part
 
 log = logging.getLogger(__name__)
 
+SHOWN_REASONS = 6
+"""Reasons that have a colour of their own in the plot of the corpus: more can neither be told apart nor drawn in little space."""
 TEMPLATE = Path(__file__).with_name("page.html")
 
 CAPTIONS = {
@@ -148,8 +150,11 @@ def _plots(figures: Figures, output: Output) -> list[Image]:
         else:
             stacked["trained on"] = {row.lang: row.trained or 0 for row in rows}
             stacked["held out"] = {row.lang: row.heldout or 0 for row in rows}
-        for reason in figures.reasons["dropped"]:
+        reasons = list(figures.reasons["dropped"])
+        for reason in reasons[:SHOWN_REASONS]:
             stacked[reason.replace("_", " ")] = {row.lang: row.dropped.get(reason, 0) for row in rows}
+        if reasons[SHOWN_REASONS:]:
+            stacked["other reasons"] = {row.lang: sum(row.dropped.get(reason, 0) for reason in reasons[SHOWN_REASONS:]) for row in rows}
         if total.quarantined:
             stacked["quarantined"] = {row.lang: sum(row.quarantined.values()) for row in rows}
         with output.evidence("corpus.svg") as path:

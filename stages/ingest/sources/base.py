@@ -69,7 +69,12 @@ def stated_languages(file: SourceFile, config: SourceConfig) -> tuple[str, ...]:
 
 
 def byte_slices(file: SourceFile, max_bytes: int) -> list[Slice]:
-    """Equal ranges of `max_bytes`; at least one, and the last is open so that a file that grew is not read short in silence."""
+    """Equal ranges of `max_bytes`; at least one, and the last is open so that a file that grew is not read short in silence.
+
+    A member of a zip archive is one range: to begin in its middle is to unpack what stands before.
+    """
+    if file.url.startswith("zip://"):
+        return [Slice(0, None, "bytes")]
     starts = range(0, max(file.size, 1), max(max_bytes, 1))
     return [Slice(at, at + max_bytes if at + max_bytes < file.size else None, "bytes") for at in starts]
 

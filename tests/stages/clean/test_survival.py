@@ -24,7 +24,7 @@ from stages import clean, dedup
 from stages.clean.blocklist import Blocklist
 from stages.clean.rewrite import Rewriter
 from stages.clean.work import Cleaner, settings_of
-from stages.dedup.judge import _column
+from stages.dedup.judge import column_of
 from stages.dedup.rules import columns_of, load
 
 LANGUAGES = {
@@ -73,7 +73,7 @@ def cleaned(given: Sequence[tuple[str, str]], config: clean.Config) -> pa.Record
 def reasons(batch: pa.RecordBatch, config: dedup.Config) -> list[str]:
     """Why each document is dropped by the rules of `dedup`, "" where it is not."""
     found = np.full(batch.num_rows, "", dtype=object)
-    columns = {name: _column(batch, name) for name in columns_of(config.rules)}
+    columns = {name: column_of(batch, name) for name in columns_of(config.rules)}
     plain: dict[str, Any] = config.model_dump(mode="json")
     for name, rule in load(config.rules):
         for reason, mask in rule(columns, plain.get(name) or {}):

@@ -1,0 +1,67 @@
+"""sha256 of sources, remembered under their listing token: a changed token means rehash, never rerun by itself.
+
+[Source(url, token), ...]  ->  {url: sha256}      remembered in sources/digests/<digest of the folder or archive>.json
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from pipeline.archives import split
+from pipeline.errors import IntegrityError
+from pipeline.storage import Source, Storage, digest, open_source, without_userinfo
+
+_CHUNK = 1 << 20
+
+
+def source_digests(storage: Storage, sources: list[Source], *, remember: bool) -> dict[str, str]:
+    """sha256 of each source by URL, hashed only where the listing token is new.
+
+    With `remember` false nothing is written (`plan`).
+
+    Raises:
+        MissingSourceError: a source cannot be read.
+    """
+    digests: dict[str, str] = {}
+    for book, group in _books(sources).items():
+        known = _remembered(storage, book)
+        changed = False
+        for source in group:
+            name = without_userinfo(source.url)
+            entry = known.get(name)
+            if entry is None or not source.token or entry["token"] != source.token:
+                entry = {"token": source.token, "sha256": _sha256(source.url)}
+                known[name] = entry
+                changed = True
+            digests[source.url] = entry["sha256"]
+        if changed and remember:
+            storage.write_json(book, known)
+    return digests
+
+
+def _sha256(url: str) -> str:
+    value = hashlib.sha256()
+    with open_source(url) as stream:
+        while chunk := stream.read(_CHUNK):
+            value.update(chunk)
+    return value.hexdigest()
+
+
+def _remembered(storage: Storage, book: str) -> dict[str, Any]:
+    """A cache of digests; a damaged one is begun anew."""
+    try:
+        known = storage.read_json(book)
+    except IntegrityError:
+        return {}
+    return known if isinstance(known, dict) else {}
+
+
+def _books(sources: list[Source]) -> dict[str, list[Source]]:
+    """Sources grouped by the cache file that remembers their digests: one a folder or archive."""
+    books: dict[str, list[Source]] = {}
+    for source in sources:
+        chain = split(source.url)
+        folder = without_userinfo(source.url.rpartition("/")[0] if chain is None else chain.outer)
+        books.setdefault(f"sources/digests/{digest(folder)[:32]}.json", []).append(source)
+    return books
