@@ -15,13 +15,13 @@ In a run of more than WINDOW equal hashes each member is paired with the WINDOW 
 times does not make 10^12 pairs: a chain of near-duplicates is still one component.
 
 Memory: `candidates` 57 bytes a band hash of its partition (14 a document), 160 where half of them have an equal; `components` 9 bytes a document of the corpus (13 beyond 2^31),
-so 1.5 GiB is passed at about 170 million documents, the pairs being mapped a file at a time; `verify` 24 bytes a distinct shingle of its part's documents: a
-component is not split, so one that holds 60 million shingles passes 1.5 GiB.
+so 1.5 GiB is passed at about 170 million documents, the pairs being mapped a file at a time; `verify` 125 bytes a pair of its part, and the shingles of as many documents at
+a time as hold AT_ONCE (32 MiB); `join` 85 bytes an edge of its part. A component is not split: one of 12 million pairs passes 1.5 GiB.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ from stages.dedup.rows import I64, Columns, Documents, in_shared_runs, mapped, p
 
 WINDOW = 16
 STEP = 1 << 16
+AT_ONCE = 1 << 22
 PAIRS = pa.schema([pa.field(name, pa.int64(), nullable=False) for name in ("a", "b")])
 """Two document numbers, the smaller first; sorted, each pair once."""
 PARTED = pa.schema([pa.field("part", pa.int32(), nullable=False), *PAIRS])
@@ -159,34 +160,56 @@ def shingles(task: Task) -> None:
     write(task, "shingled", SHINGLED, {name: column[order] for name, column in columns.items()})
 
 
-def _shingles_of(task: Task, number: int) -> Iterator[tuple[I64, I64, Any]]:
-    """From each shard: documents of a part, how many shingles each has, and these one behind the other."""
-    for rows, values in zip(task.given["shingled"], task.argument["shards"], strict=True):
-        mine = read_range(mapped(task, rows), "part", number, number + 1)
-        if mine and len(mine["number"]):
-            shingle = mapped(task, values)
-            held = shingle["shingle"] if shingle else np.zeros(0, np.uint64)
-            spans = [held[a:b] for a, b in zip(mine["start"].tolist(), mine["end"].tolist(), strict=True)]
-            yield mine["number"], mine["end"] - mine["start"], np.concatenate(spans)
-
-
 def verify(task: Task) -> None:
     """Worker: the pairs of a part that share a shingle, with their true similarity."""
     number = task.argument["partition"]
     parts = [read_range(mapped(task, plain), "part", number, number + 1) for plain in task.given["pairs"]]
     a, b = _unique_pairs(*(np.concatenate([np.zeros(0, np.int64), *(part[name] for part in parts if part)]) for name in ("a", "b")))
-    found = list(_shingles_of(task, number))
-    members = np.concatenate([np.zeros(0, np.int64), *(each[0] for each in found)])  # ascending: shards and rows come in order
-    starts = np.cumsum(np.concatenate([np.zeros(1, np.int64), *(each[1] for each in found)]))
-    values = np.concatenate([np.zeros(0, np.uint64), *(each[2] for each in found)])
-    found.clear()
-    at = np.column_stack([places_in(a, members), places_in(b, members)])
-    there = (at >= 0).all(axis=1)  # all but those that were quarantined
-    a, b = a[there], b[there]
-    similarity = minhash.jaccard(values, starts, at[there])
+    held = _Shingles(task, number)
+    at_a, at_b = places_in(a, held.numbers), places_in(b, held.numbers)
+    there = (at_a >= 0) & (at_b >= 0)  # all but those that were quarantined
+    a, b, similarity = a[there], b[there], held.jaccard(at_a[there], at_b[there])
     some = similarity > 0
     write(task, "edges", EDGES, {"a": a[some], "b": b[some], "similarity": similarity[some]})
     task.counts["pairs"] = len(a)
+
+
+class _Shingles:
+    """The shingles of a part's documents, in mapped files: read for so many pairs at a time as hold AT_ONCE of them."""
+
+    def __init__(self, task: Task, number: int) -> None:
+        rows: list[Columns] = []
+        places: list[I64] = []
+        self._values: list[Any] = []
+        for place, (plain, values) in enumerate(zip(task.given["shingled"], task.argument["shards"], strict=True)):
+            mine = read_range(mapped(task, plain), "part", number, number + 1)
+            file = mapped(task, values) if mine and len(mine["number"]) else {}
+            self._values.append(file["shingle"] if file else np.zeros(0, np.uint64))
+            if mine:
+                rows.append(mine)
+                places.append(np.full(len(mine["number"]), place))
+        nothing = np.zeros(0, np.int64)
+        # Ascending, as shards and their rows come in order.
+        self.numbers, self._starts, self._ends = (
+            np.concatenate([nothing, *(row[name] for row in rows)]) for name in ("number", "start", "end")
+        )
+        self._places = np.concatenate([nothing, *places])
+
+    def jaccard(self, a: I64, b: I64) -> I64:
+        """Similarity of documents by their places in `numbers`, in 1/10,000."""
+        lengths = self._ends - self._starts
+        load = np.cumsum(lengths[a] + lengths[b])
+        cuts = np.searchsorted(load, np.arange(0, int(load[-1]) if len(load) else 0, AT_ONCE), "left")
+        found = [self._of(a[first:last], b[first:last]) for first, last in pairwise([*np.unique(cuts).tolist(), len(a)])]
+        return np.concatenate([np.zeros(0, np.int64), *found])
+
+    def _of(self, a: I64, b: I64) -> I64:
+        some = np.unique(np.concatenate([a, b]))
+        spans = zip(self._places[some].tolist(), self._starts[some].tolist(), self._ends[some].tolist(), strict=True)
+        values = np.concatenate([np.zeros(0, np.uint64), *(self._values[place][start:end] for place, start, end in spans)])
+        starts = np.concatenate([[0], np.cumsum(self._ends[some] - self._starts[some])]).astype(np.int64)
+        found: I64 = minhash.jaccard(values, starts, np.searchsorted(some, np.column_stack([a, b])))
+        return found
 
 
 def _left_of(task: Task, documents: Documents, numbers: I64) -> I64:

@@ -5,7 +5,8 @@
 
 An n-gram is 13 words (GPT-3, Brown et al. 2020, appendix C), or about as much text in scripts without spaces: 26 characters of Han or Kana, 52 letters (marks not
 counted) of Thai, Khmer, Lao, Burmese or Tibetan. In NTREX-128, 13 English words are 21 units of Chinese, 31 of Japanese, 40 of Burmese, 43 of Tibetan, 49 of Lao, 50 of
-Thai, and 12 words of the median spaced language. An evaluation text of fewer units has no n-gram and condemns nothing.
+Thai, and 12 words of the median spaced language. Of the articles of the Universal Declaration in 100 languages, against three others, n = 5 condemns 5.9% in spaced and 1.9% in unspaced
+scripts, n = 8 0.2% and none, n = 10 and 13 none. An evaluation text of fewer units has no n-gram and condemns nothing.
 
 An n-gram that stands in many different evaluation texts is a formula ("everyone has the right to …"), not a trace of one of them, and condemns nothing. Texts of one
 alignment group, and equal texts (a passage that several questions share), count once.

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.tables import rows, utf8
 from pipeline.text import minhash
+from stages.dedup import near
 from stages.dedup.work import partitions_for
 from tests.stages.dedup.inside import Run, Stage
 
@@ -97,6 +98,16 @@ def test_no_two_that_stay_are_alike_and_each_that_went_is_like_another(stage: St
     assert alike and not [pair for pair in alike if reason[pair[0]] == reason[pair[1]] == ""]
     like_another = {row for pair, share in zip(pairs.tolist(), similarity.tolist(), strict=True) if share >= 7_000 for row in pair}
     assert {row for row, why in enumerate(reason) if why == "near_duplicate"} <= like_another
+
+
+def test_shingles_are_read_a_few_pairs_at_a_time(stage: Stage, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shards = [corpus(4, 8), corpus(5, 8)]
+    whole = stage.run([stage.shard(each) for each in shards], {"partitions": 2})
+    monkeypatch.setattr(near, "AT_ONCE", 100)
+    other = Stage(tmp_path / "other")
+    parts = other.run([other.shard(each) for each in shards], {"partitions": 2})
+    assert parts.rows == whole.rows and "near_duplicate" in parts.reasons().values()
+    assert parts.summary.counts == whole.summary.counts
 
 
 def test_a_twin_of_a_dropped_document_stands_in_its_place_among_near_duplicates(stage: Stage) -> None:
