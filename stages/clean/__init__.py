@@ -31,7 +31,7 @@ class Config(Section):
     """Text rules in the order in which they are applied; see stages/clean/rules."""
 
     identify: bool = True
-    """Whether the language of each document is identified; the rule `language` of dedup judges none without it."""
+    """Whether the language of each document, and of each side of a pair, is identified; the rule `language` of dedup judges none without it."""
     stop_words: dict[str, tuple[str, ...]] = Field({"en": ("the", "be", "to", "of", "and", "that", "have", "with")})
     """Stop words by language, spelled as they stand in text; those present are counted for the rule `gopher` (its eight English ones by default)."""
 

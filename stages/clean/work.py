@@ -21,6 +21,7 @@ from pipeline.tables import open_file, utf8
 from pipeline.task import Task
 from pipeline.text.identify import NOT_IDENTIFIED, identify
 from pipeline.text.measures import Measurer
+from pipeline.text.numerals import numerals
 from pipeline.units import Phase, Unit
 from stages.clean import Config, blocklist
 from stages.clean.blocklist import Blocklist
@@ -35,7 +36,7 @@ def settings_of(config: Config) -> dict[str, dict[str, Any]]:
             "identify": config.identify,
             "stop_words": {k: list(v) for k, v in config.stop_words.items()},
         },
-        "bitext": {"rules": list(config.rules)},
+        "bitext": {"rules": list(config.rules), "identify": config.identify},
     }
 
 
@@ -113,11 +114,12 @@ def clean_documents(task: Task) -> None:
 
 
 def clean_pairs(task: Task) -> None:
-    """Worker: clean one shard of pairs, both sides alike."""
+    """Worker: clean and measure one shard of pairs, both sides alike."""
     rewriter = Rewriter(task.settings["rules"])
+    measurer = Measurer()
     shard = Shard(**task.argument["shard"])
     reader = open_file(task.storage.local(shard.path, shard.sha256))
-    with task.table("bitext", bitext.schema()) as table:
+    with task.table("bitext", bitext.cleaned_schema()) as table:
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             names = [f"{a}-{b}" for a, b in zip(*(batch.column(f"lang_{side}").to_pylist() for side in "ab"), strict=True)]
@@ -126,11 +128,24 @@ def clean_pairs(task: Task) -> None:
             if not taken:
                 continue
             columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
-            for side in "ab":
-                columns[f"text_{side}"] = rewriter.rewrite(batch.column(f"text_{side}"), batch.column(f"lang_{side}").to_pylist()).cast(
-                    pa.string()
-                )
+            for side in bitext.SIDES:
+                columns |= _side(batch, side, rewriter, measurer, task.settings["identify"])
+            columns["identical"] = pc.equal(columns["text_a"], columns["text_b"]).cast(pa.int32())
             table.batch(columns)
             for name, count in Counter(names[row] for row in taken).items():
                 task.ledger.keep(name, count)
     task.counts.update(rewriter.counts())
+
+
+def _side(batch: pa.RecordBatch, side: str, rewriter: Rewriter, measurer: Measurer, is_identified: bool) -> dict[str, Any]:
+    """The columns of one side of a batch of pairs: its text, cleaned, and what is measured of it."""
+    langs = batch.column(f"lang_{side}").to_pylist()
+    texts = rewriter.rewrite(batch.column(f"text_{side}"), langs).cast(pa.large_string())
+    data, offsets = utf8(texts)
+    measured = measurer.measure(data, offsets, langs)
+    columns: dict[str, Any] = {f"text_{side}": texts.cast(pa.string()), f"numerals_{side}": pa.array(numerals(data, offsets), pa.int64())}
+    columns |= {f"{name}_{side}": pa.array(measured[name], pa.int32()) for name in bitext.PAIR_MEASURES}
+    found = [identify(text) for text in texts.to_pylist()] if is_identified else [NOT_IDENTIFIED] * len(texts)
+    columns[f"identified_{side}"] = pa.array([each.lang for each in found], pa.string())
+    columns[f"identified_score_{side}"] = pa.array([each.score for each in found], pa.int32())
+    return columns

@@ -1,7 +1,8 @@
 """dedup: decides what is kept of the documents and pairs, and why not; rewrites no text.
 
 In order: rules on measured columns, the language check, held-out text and its translations, decontamination against held-out and dev/test examples; then, each among
-what is left, duplicates by address, exact duplicates, near-duplicates, and paragraphs and lines that stand elsewhere. The first that applies gives the reason.
+what is left, duplicates by address, exact duplicates, near-duplicates, and paragraphs and lines that stand elsewhere. The first that applies gives the reason. Pairs
+have rules of their own and go as a whole: exact duplicates, and with `pairs.unique_sides` those of one side.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pipeline.artifacts.documents import MEASURES
 from pipeline.config import Section, known_names
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary, Timing
 from pipeline.text.languages import lookup
+from stages.dedup.pair_rules.settings import Pairs
 from stages.dedup.rules import RULES
 
 VERSION = 3
@@ -243,15 +245,6 @@ class Derive(Section):
     """Rule and bound -> how it is derived; of rules that `rules` does not name none is."""
 
 
-class PairRules(Section):
-    """Bounds on pairs; a pair that breaks one is dropped whole."""
-
-    max_length_ratio: float = Field(5.0, ge=1)
-    """Largest ratio of characters of the longer to the shorter side, for pairs with a side of at least 40 (OpusFilter: 3, for spaced scripts)."""
-    max_characters: int = Field(10_000, ge=1)
-    """Largest number of characters a side."""
-
-
 class Config(Section):
     """Settings of dedup."""
 
@@ -291,8 +284,8 @@ class Config(Section):
     """Whether of several documents with one address only the first stays (duplicate_url)."""
     priority: tuple[str, ...] = ()
     """Patterns of file names as they stand in the `source` column (`wiki-*`), best first: of duplicates the one from the best source stays, and among those the smallest id."""
-    pairs: PairRules = PairRules()
-    """Rules on pairs."""
+    pairs: Pairs = Pairs()
+    """Rules on pairs, and which are duplicates; see stages/dedup/pair_rules."""
     keep_rejects: bool = False
     """Whether the documents that are dropped are written out with their reason and text (`show FILE dedup rejects`)."""
     partitions: int | None = Field(None, ge=1, le=4096)

@@ -1,6 +1,6 @@
 """The last phase of dedup: verdicts ⋈ clusters ⋈ repeated lines -> one row-aligned shard of decisions for each shard of text.
 
-a verdict's reason stands; else the first of: duplicate_url, duplicate, near_duplicate (the row is in such a cluster but not its survivor);
+a verdict's reason stands; else the first of: duplicate_url, duplicate, near_duplicate, and of pairs duplicate_side_a, duplicate_side_b (the row is in such a cluster but not its survivor);
 else, where all its lines stand elsewhere, duplicate_lines_of_others; else it is kept, without the lines that stand elsewhere
 """
 
@@ -18,7 +18,7 @@ from pipeline.task import Task
 from stages.dedup.exact import Clusters
 from stages.dedup.rows import POISON, Documents, Ids, mapped, read_range
 
-ORDER = ("duplicate_url", "duplicate", "near_duplicate")
+ORDER = ("duplicate_url", "duplicate", "near_duplicate", "duplicate_side_a", "duplicate_side_b")
 """The kinds of clusters, in the order in which they are resolved."""
 
 

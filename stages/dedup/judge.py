@@ -1,13 +1,11 @@
-"""Verdicts: what the rules say of each document or pair by itself, before any is compared with another.
+"""Verdicts: what the rules say of each document by itself, before any is compared with another (pairs: `pairs`).
 
 columns of documents, flags of overlap -> rules, held-out, contaminated -> verdicts (row-aligned); no text is read
-pairs -> pair rules, held-out, contaminated -> verdicts (row-aligned), hashes
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any
@@ -16,10 +14,9 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.manifest import Shard
-from pipeline.tables import open_file, read_table, rows
+from pipeline.tables import open_file, rows
 from pipeline.task import Task
-from pipeline.text.hashing import hash64, hash128
-from stages.dedup.hashes import HASHES, Rows
+from pipeline.text.hashing import hash64
 from stages.dedup.overlap import Evaluation
 from stages.dedup.rows import POISON, Ids, mapped
 from stages.dedup.rules import Mask, columns_of, load
@@ -103,32 +100,6 @@ def judge_documents(task: Task) -> None:
         table.partition({name: np.concatenate(parts) for name, parts in made.items()})
 
 
-def judge_pairs(task: Task) -> None:
-    """Worker: a verdict a pair, and the hashes by which they are compared."""
-    held = Evaluation(task)
-    shard = Shard(**task.argument["shard"])
-    table = read_table(task.storage.local(shard.path, shard.sha256)).combine_chunks()
-    groups = held.is_group(table["group"].combine_chunks())
-    contaminated = held.contaminates(table["text_a"].combine_chunks()) | held.contaminates(table["text_b"].combine_chunks())
-    both = list(zip(table["lang_a"].to_pylist(), table["lang_b"].to_pylist(), strict=True))
-    langs = [f"{a}-{b}" for a, b in both]
-    sides = list(zip(table["text_a"].to_pylist(), table["text_b"].to_pylist(), strict=True))
-    reason = np.full(len(langs), POISON, dtype=object)
-    taken: list[int] = []
-    for row in task.records(range(len(langs)), langs.__getitem__):
-        reason[row] = _pair_reason(*sides[row], task.settings["pairs"])
-        if not reason[row]:
-            reason[row] = "heldout_group" if groups[row] else "contaminated" if contaminated[row] else ""
-        taken.append(row)
-        task.ledger.keep(langs[row])
-    write_pair_verdicts(task, Ids.of(table["id"]), langs, reason)
-    keys = [hash128("\0".join((*both[row], *sides[row])), "pair") for row in taken]
-    found = Ids.of(pa.array(keys, pa.binary(16)))
-    texts = Rows(HASHES)
-    texts.add(found.high, found.low, np.array(taken, np.int64))
-    texts.write(task, "texts")
-
-
 def write_pair_verdicts(task: Task, ids: Ids, langs: list[str], reason: np.ndarray[Any, Any]) -> None:
     """Write `verdicts`, a row for each row of the shard; the reason of one that was skipped is POISON."""
     rows = len(ids)
@@ -140,16 +111,3 @@ def write_pair_verdicts(task: Task, ids: Ids, langs: list[str], reason: np.ndarr
                 "lang": np.array(langs, dtype=object), "reason": reason, "split": np.full(rows, "train", dtype=object),
             }
         )  # fmt: skip
-
-
-def _pair_reason(a: str, b: str, bounds: Mapping[str, Any]) -> str:
-    short, long = sorted((len(a), len(b)))
-    if not short:
-        return "empty_side"
-    if a == b:
-        return "identical_sides"
-    if long > bounds["max_characters"]:
-        return "too_long"
-    if long >= 40 and long * 10_000 > short * round(bounds["max_length_ratio"] * 10_000):
-        return "length_ratio"
-    return ""

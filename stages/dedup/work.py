@@ -9,7 +9,7 @@
     verdicts  -> urls, texts (reduce) -> join (reduce) -> paragraphs, lines (reduce)                                      exact.py, near.py
               -> decide (map): one row-aligned shard of decisions                                                         decide.py
     documents ⋈ decisions -> rejects* (map), if they are to be kept                                                       rejects.py
-    bitext    -> pair_judge* -> pair_texts -> pair_decide, with pair rules
+    bitext    -> pair_judge* -> pair_texts, pair_side_a, pair_side_b -> pair_decide, with pair rules                                 pairs.py
 
 Each kind of duplicate is sought among what the kinds before it left, so that nothing goes in favour of what is gone itself. New data redoes what
 compares, never the hashing or judging of old shards.
@@ -30,7 +30,6 @@ from pipeline.storage import digest
 from pipeline.task import UnitResult
 from pipeline.units import Phase, Unit
 from stages.dedup import Config
-from stages.dedup.decide import ORDER
 from stages.dedup.derive import merged
 
 DOCUMENTS_A_PARTITION, BYTES_A_PARTITION = 1 << 16, 1 << 27
@@ -150,7 +149,7 @@ class _Documents(_Corpus):
         clusters: dict[str, Shards] = {"duplicate_url": urls, "duplicate": _files(texts, "clusters"), "near_duplicate": []}
         if config.near is not None:
             clusters["near_duplicate"] = self._near(hashed, verdicts, [urls, clusters["duplicate"]], _files(texts, "heads"), counts)
-        gone = [clusters[kind] for kind in ORDER]
+        gone = list(clusters.values())
         repeated = {
             name: _files(self._equals(name, "resolve_lines", _files(hashed, name), verdicts, gone), "repeated")
             if wanted is not None
@@ -272,11 +271,20 @@ class _Pairs(_Corpus):
     unit, prefix, slot = "pairs", "pair_", "pair_decisions"
 
     def decide(self, output: Output) -> Ledger:
-        settings = {"pairs": self._config.model_dump(mode="json")["pairs"]}
-        judged = self._map("judge", "judge:judge_pairs", self._units, settings, self._held_side, **self._held)
+        plain = self._config.model_dump(mode="json")["pairs"]
+        settings = {"pairs": {name: plain[name] for name in ("rules", "unique_sides", *plain["rules"]) if name in plain}}
+        judged = self._map("judge", "pairs:judge_pairs", self._units, settings, self._held_side, **self._held)
         verdicts = _files(judged, "verdicts")
-        same = _files(self._equals("texts", "resolve", _files(judged, "texts"), verdicts, []), "clusters")
-        ledger, _ = self._decide(verdicts, {"duplicate": same}, output)
+        clusters: dict[str, Shards] = {}
+        kinds = (
+            {"texts": "duplicate", "side_a": "duplicate_side_a", "side_b": "duplicate_side_b"}
+            if plain["unique_sides"]
+            else {"texts": "duplicate"}
+        )
+        for name, kind in kinds.items():
+            found = self._equals(name, "resolve", _files(judged, name), verdicts, list(clusters.values()))
+            clusters[kind] = _files(found, "clusters")
+        ledger, _ = self._decide(verdicts, clusters, output)
         return ledger
 
 

@@ -8,9 +8,12 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pipeline.manifest import Manifest, State, load
 from pipeline.storage import Storage
 from pipeline.tables import read_table
+from stages.ingest.sources import SOURCES
 from tests.end_to_end import inside
 
 cli = inside.cli
@@ -46,8 +49,7 @@ def test_the_files_of_ntrex_are_pairs_and_aligned_documents_with_plain_settings(
     english, other = f"{ntrex}/newstest2019-src.eng.txt", f"{ntrex}/newstest2019-ref.{{lang}}.txt"
     sources = [
         {"kind": "moses", "path": other, "other": english, "line_group": "ntrex"},
-        {"kind": "text", "path": other, "line_group": "news"},
-        {"kind": "text", "path": english, "lang": "en", "line_group": "news"},
+        {"kind": "text", "path": f"{ntrex}/newstest2019-*.{{lang}}.txt", "line_group": "news"},
     ]
     folder = tmp_path / "ntrex"
     outcome = cli("run", pipeline(folder, ["en", "af", "zh-Hans", "th"], sources, pivot="en"), "--until", "ingest")
@@ -66,6 +68,21 @@ def test_the_files_of_ntrex_are_pairs_and_aligned_documents_with_plain_settings(
     assert {lang: account["kept"] for lang, account in ledger(folder, "pairs").items() if lang != "en"} == {
         lang: len(lines[lang]) for lang in ("af", "zh-Hans", "th")
     }
+
+
+def test_the_tables_of_sib_200_are_aligned_documents_with_plain_settings(tmp_path: Path, data: Path, cli: inside.Cli) -> None:
+    if "csv" not in SOURCES:
+        pytest.skip("the source `csv`, which reads tables with a header, is not here")
+    source = {"kind": "csv", "path": f"{data}/sib200/{{lang}}/train.tsv", "delimiter": "\t", "group_column": "index_id"}
+    folder = tmp_path / "sib"
+    outcome = cli("run", pipeline(folder, ["en", "th", "bo"], [source], pivot="en"), "--until", "ingest")
+    assert outcome.code == 0, outcome.text
+    tables = {}
+    for lang, name in (("en", "eng_Latn"), ("th", "tha_Thai"), ("bo", "bod_Tibt")):
+        lines = (data / "sib200" / name / "train.tsv").read_text().splitlines()[1:]
+        tables[lang] = {line.split("\t")[0]: line.split("\t")[2] for line in lines}
+    expected = sorted((lang, key, text, tables["en"][key]) for lang in ("th", "bo") for key, text in tables[lang].items())
+    assert sorted((r["lang_a"], r["group"], r["text_a"], r["text_b"]) for r in rows(folder, "bitext")) == expected and len(expected) > 1000
 
 
 def test_every_document_with_a_key_is_paired_or_counted(tmp_path: Path, cli: inside.Cli) -> None:

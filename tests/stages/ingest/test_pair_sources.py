@@ -187,7 +187,7 @@ def test_native_code_goes_and_what_is_said_stays() -> None:
 def test_a_variant_without_a_counterpart_is_delivered_to_be_counted() -> None:
     assert sides(memory(unit(("de", "a"), ("fr", "b")))) == [("de", "en", "a", ""), ("fr", "en", "b", "")]
     assert sides(memory(unit(("en", "a"), ("en-GB", "b"), ("de", "c")))) == [("en", "en", "b", "a"), ("de", "en", "c", "a")]
-    assert sides(memory(unit(("en", "a")))) == [("en", "en", "", "")]
+    assert sides(memory(unit(("en", "a")))) == [("en", "en", "", "a")]
 
 
 def test_a_bad_unit_costs_itself_alone() -> None:
