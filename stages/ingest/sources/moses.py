@@ -113,9 +113,10 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
                 yield _rest(b, end if a is None else _offset(a), file, partner)
                 return
             if a is None or b is None:
-                short, long = (file, partner) if a is None else (partner, file)
+                names = [each.name.partition("/")[2] or each.name for each in (file, partner)]
+                short, long = names if a is None else reversed(names)
                 raise StageError(
-                    f"source {file.name} and {partner.name}: not aligned: {short.name} ends with line {number - 1}, {long.name} goes on with line {number}. "
+                    f"source {names[0]} and {names[1]}: not aligned: {short} ends with line {number - 1}, {long} goes on with line {number}. "
                     "Nothing of them was used; mend them, or take them out of the source."
                 )
             offset = end = _offset(a)

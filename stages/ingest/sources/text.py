@@ -165,7 +165,7 @@ def _is_on_blank_line(raw: BinaryIO, at: int, max_bytes: int) -> bool:
     """
     raw.seek(0)
     head = len(codecs.BOM_UTF8) if raw.read(3) == codecs.BOM_UTF8 else 0
-    first = at  # of the line
+    first = at = max(at, head)  # of the line; a cut within the mark is one before the line
     while first > head:
         raw.seek(low := max(head, first - _LOOK_BACK_BYTES))
         block = raw.read(first - low)

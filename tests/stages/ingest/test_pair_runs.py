@@ -109,6 +109,22 @@ def test_every_document_with_a_key_is_paired_or_counted(tmp_path: Path, cli: ins
     }
 
 
+def test_files_that_are_not_aligned_end_the_run_and_a_missing_partner_its_start(tmp_path: Path, cli: inside.Cli) -> None:
+    for name, lines in (("a.de", 3), ("a.en", 3), ("b.de", 4), ("b.en", 5)):
+        (tmp_path / name).write_text("".join(f"{name} {n}\n" for n in range(lines)))
+    folder = tmp_path / "apart"
+    file = pipeline(folder, ["de", "en"], [{"kind": "moses", "path": str(tmp_path / "*.{lang}"), "other": str(tmp_path / "*.en")}])
+    outcome = cli("run", file, "--until", "ingest")
+    assert outcome.code == 4
+    assert "b.de and b.en: not aligned: b.de ends with line 4, b.en goes on with line 5." in outcome.text
+    (tmp_path / "b.en").unlink()
+    outcome = cli("run", file, "--until", "ingest")
+    assert outcome.code == 3 and f"{tmp_path}/b.de: no file of" in outcome.text
+    (tmp_path / "b.de").unlink()
+    outcome = cli("run", file, "--until", "ingest")
+    assert outcome.code == 0 and [row["text_b"] for row in rows(folder, "bitext")] == ["a.en 0", "a.en 1", "a.en 2"], outcome.text
+
+
 def test_a_stream_that_cannot_be_split_is_cut_for_the_stages_behind_and_loses_nothing(tmp_path: Path, cli: inside.Cli) -> None:
     draw = random.Random(5)
     lines = [f"line {n} " + "word " * draw.randint(1, 40) for n in range(300)]

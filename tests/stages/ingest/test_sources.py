@@ -170,6 +170,13 @@ def test_any_cut_of_a_text_file_gives_the_same_records(parts: list[bytes], step:
     assert run(text, config, data, max_bytes=step) == run(text, config, data)
 
 
+@pytest.mark.parametrize("step", [1, 2, 3, 4])
+def test_a_cut_within_or_behind_a_byte_order_mark_loses_no_document(step: int) -> None:
+    for data in (b"\xef\xbb\xbf\na", b"\xef\xbb\xbfa\n\nb", b"\xef\xbb\xbf \n\nb"):
+        config = plain(documents="blank-line", max_record_bytes=6)
+        assert run(text, config, data, max_bytes=step) == run(text, config, data) != []
+
+
 @settings(max_examples=200, deadline=None)
 @given(HORRIBLE)
 def test_every_byte_that_is_not_blank_is_in_one_record_or_damage(parts: list[bytes]) -> None:
