@@ -5,7 +5,8 @@
 
 In a quoted table a quotation mark always opens or closes a quoted field (`""` in it stands for one), and a row ends at a line end outside
 quotes: which that is follows from how many marks stand before it. So each slice of a file that is not compressed first counts the marks before its start (at
-gigabytes a second), and a file has eight slices at most. A mark where RFC 4180 allows none quarantines its row (`bad_csv`). Tab-separated
+gigabytes a second), and a file has eight slices at most. A mark that RFC 4180 does not allow is damage (`bad_csv`), to the rows up to the
+next mark too. Tab-separated
 tables are not quoted unless `quoted` says so; then a line is a row, and a file is cut like text. Rows of white space are skipped. A row with fewer
 columns than are wanted is quarantined (`too_few_columns`); CR LF in a field becomes LF.
 """

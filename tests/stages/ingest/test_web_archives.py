@@ -69,6 +69,8 @@ def test_any_cut_gives_the_same_documents_and_none_is_lost(bodies: list[bytes], 
     data = b"".join(record("conversion", body) for body in bodies)
     whole = read(wet, config, data, "x.wet")
     assert read(wet, config, data, "x.wet", max_bytes=step) == whole
+    members = b"".join(gzip.compress(data[at : at + step]) for at in range(0, max(1, len(data)), step))  # a chunk each
+    assert read(wet, config, members, "x.wet.gz") == whole
     assert len(whole) == len(bodies)
     for item, body in zip(whole, bodies, strict=True):
         if isinstance(item, Damaged):
