@@ -5,7 +5,7 @@ Shards of decisions are row-aligned with those of the text; ids are compared row
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,16 @@ def decided(
         if row["id"] != decision["id"]:
             raise IntegrityError(f"{decisions.path}: its rows are not those of {text.path}", path=decisions.path)
         yield row, decision
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """What a document or a pair is called where it is quarantined: its id, and where it stands in its source."""
+    return f"id {row['id'].hex()}, {row['source']} at {row['offset']}"
+
+
+def place(batch: Any, row: int) -> str:
+    """The same of a row of a record batch."""
+    return place_of({name: batch.column(name)[row].as_py() for name in ("id", "source", "offset")})
 
 
 def kept_text(text: str, dropped_lines: list[int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import json
 import os
@@ -9,7 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +100,41 @@ def too_heavy_together(task: Task) -> None:
         os._exit(7)
 
 
+def reads(task: Task) -> None:
+    """Two files of five records; what kills is the reading of a record, or the work on all that were passed on."""
+    for name in ("a", "b"):
+        records = task.records(reader(task, name), lambda _: "en", lambda item: f"{item[0]}.txt at {item[1]}", f"{name}.txt")
+        batch = list(records)
+        if task.given["trouble"] == "in a batch" and any(item in task.given["places"] for item in map(list, batch)):
+            happen(task)
+        if batch:
+            task.ledger.keep("en", len(batch))
+        task.counts[name] = [number for _, number in batch]
+
+
+def reader(task: Task, name: str) -> Iterator[tuple[str, int]]:
+    for number in range(5):
+        if task.given["trouble"] == "in reading" and [name, number] in task.given["places"]:
+            happen(task)
+        yield name, number
+
+
+def grows(task: Task) -> None:
+    """Native code that asks for memory without end, and ends its process when there is none."""
+    taken = list(task.records(range(4), lambda _: "en"))
+    if 2 in taken:
+        library = ctypes.PyDLL(None)
+        library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        for _ in range(200):
+            place = library.malloc(16 << 20)
+            if not place:
+                library.abort()
+            ctypes.memset(place, 1, 16 << 20)
+        raise AssertionError("3 GiB were granted")
+    if taken:
+        task.ledger.keep("en", len(taken))
+
+
 def careful(task: Task) -> None:
     """Sleeps at its only record, so that others wait behind it."""
     for number in task.records([task.argument["first"]], lambda _: "en"):
@@ -152,8 +189,8 @@ def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
 def argument(storage: Storage, entries: list[dict[str, Any]], **changes: Any) -> dict[str, Any]:
     return {
         "root": storage.root, "attempt": storage.attempt, "started": f"tmp/{storage.attempt}/started/0", "stage": "clean", "phase": "map",
-        "function": "tests.test_units:work", "settings": {"word": "word"}, "given": {}, "unit": "documents", "units": entries, "skip": [],
-        "only": None, **changes,
+        "function": "tests.test_units:work", "settings": {"word": "word"}, "given": {}, "unit": "documents", "units": entries, "skip": [], "cut": [],
+        "trial": None, "memory_bytes": None, **changes,
     }  # fmt: skip
 
 
@@ -413,6 +450,48 @@ def test_the_search_ends_when_there_is_more_poison_than_allowed(cluster: Cluster
 def test_a_worker_that_dies_before_any_record_blames_none(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(UnitError, match=r"corpus\.txt#0: its worker dies \(crash\) before it reads a record"):
         map_units(workshop(tmp_path, lambda: cluster), phase("without_records"), slices(1))
+
+
+@pytest.mark.fault("I8")
+def test_a_record_that_kills_the_work_on_its_whole_batch_is_found_among_those_passed_on(cluster: Cluster, tmp_path: Path) -> None:
+    given = phase("reads", trouble="in a batch", places=[["a", 3], ["b", 0]], what="memory", log=str(tmp_path / "log"))
+    shop = workshop(tmp_path / "root", lambda: cluster, max_poison=2)
+    (found,) = map_units(shop, given, slices(1))
+    assert found.counts == {"a": [0, 1, 2, 4], "b": [1, 2, 3, 4]}
+    assert (found.poison, found.poisoned) == ((3, 5), ("a.txt at 3", "b.txt at 0"))
+    assert shop.poison == ["map: corpus.txt#0 record 3 (a.txt at 3)", "map: corpus.txt#0 record 5 (b.txt at 0)"]
+    found.ledger.check("all", 10)
+
+
+@pytest.mark.fault("I8")
+@pytest.mark.parametrize(
+    ("places", "counts", "names"),
+    [
+        ([["a", 3]], {"a": [0, 1, 2], "b": [0, 1, 2, 3, 4]}, ("what follows a.txt at 2",)),
+        ([["b", 0]], {"a": [0, 1, 2, 3, 4], "b": []}, ("all of b.txt",)),
+        ([["a", 1], ["b", 4]], {"a": [0], "b": [0, 1, 2, 3]}, ("what follows a.txt at 0", "what follows b.txt at 3")),
+    ],
+)
+def test_where_reading_a_record_kills_the_rest_of_its_file_is_set_apart_and_the_others_go_on(
+    cluster: Cluster, tmp_path: Path, places: list[list[Any]], counts: dict[str, list[int]], names: tuple[str, ...]
+) -> None:
+    given = phase("reads", trouble="in reading", places=places, what="memory", log=str(tmp_path / "log"))
+    (found,) = map_units(workshop(tmp_path / "root", lambda: cluster, max_poison=2), given, slices(1))
+    assert (found.counts, found.poisoned) == (counts, names)
+    assert found.ledger.quarantined == {"poison": len(places)}
+    with pytest.raises(QuarantineError, match=rf"corpus\.txt#0 record \d \({names[0]}\)"):
+        map_units(workshop(tmp_path / "root", never), given, slices(1))
+
+
+@pytest.mark.fault("I8")
+@pytest.mark.slow
+def test_native_code_that_eats_memory_is_stopped_at_the_bound_of_its_worker(cluster: Cluster, tmp_path: Path) -> None:
+    settings = replace(cluster.settings, memory_per_worker=256 << 20)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cluster, "settings", settings)
+        (found,) = map_units(workshop(tmp_path, lambda: cluster, max_poison=1), phase("grows"), slices(1))
+    assert found.poison == (2,)
+    assert found.ledger.kept == 3
 
 
 def test_records_that_only_kill_together_blame_none(cluster: Cluster, tmp_path: Path) -> None:

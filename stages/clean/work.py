@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.artifacts import bitext, documents
+from pipeline.corpus import place, place_of
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
@@ -76,7 +78,7 @@ def clean_documents(task: Task) -> None:
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             langs = batch.column("lang").to_pylist()
-            taken = list(task.records(range(batch.num_rows), langs.__getitem__))
+            taken = list(task.records(range(batch.num_rows), langs.__getitem__, partial(place, batch)))
             if len(taken) < batch.num_rows:
                 batch, langs = batch.take(pa.array(taken, pa.int64())), [langs[row] for row in taken]
             if not taken:
@@ -104,7 +106,7 @@ def clean_pairs(task: Task) -> None:
     shard = Shard(**task.argument["shard"])
     path = task.storage.local(shard.path, shard.sha256)
     with task.table("bitext", bitext.schema()) as table:
-        for row in task.records(rows(path), lambda row: f"{row['lang_a']}-{row['lang_b']}"):
+        for row in task.records(rows(path), lambda row: f"{row['lang_a']}-{row['lang_b']}", place_of):
             sides = {f"text_{side}": _clean(row[f"text_{side}"], _language(row[f"lang_{side}"]), rules, changed) for side in "ab"}
             table.row({**row, **sides})
             task.ledger.keep(f"{row['lang_a']}-{row['lang_b']}")

@@ -17,7 +17,7 @@ from pipeline.manifest import Shard
 from pipeline.tables import read_table
 from pipeline.task import Task
 from stages.dedup.exact import Clusters
-from stages.dedup.rows import I64, Ids
+from stages.dedup.rows import I64, POISON, Ids
 
 ORDER = ("duplicate_url", "duplicate", "near_duplicate")
 """The kinds of clusters, in the order in which they are resolved."""
@@ -28,8 +28,6 @@ def decide(task: Task) -> None:
     shard = Shard(**task.argument["verdicts"])
     verdicts = read_table(task.storage.local(shard.path, shard.sha256)).combine_chunks()
     langs = verdicts["lang"].to_pylist()
-    taken = list(task.records(range(verdicts.num_rows), langs.__getitem__))
-    verdicts, langs = verdicts.take(pa.array(taken, pa.int64())), [langs[row] for row in taken]
     ids = Ids.of(verdicts["id"])
     reason = np.array(verdicts["reason"].to_pylist(), dtype=object)
     passed = (reason == "") & (np.array(verdicts["split"].to_pylist(), dtype=object) == "train")
@@ -54,7 +52,9 @@ def decide(task: Task) -> None:
                 }
             )  # fmt: skip
     for (lang, word), count in sorted(Counter(zip(langs, reason.tolist(), strict=True)).items()):
-        if word:
+        if word == POISON:
+            task.ledger.quarantine(lang, word, count)
+        elif word:
             task.ledger.drop(lang, word, count)
         else:
             task.ledger.keep(lang, count)

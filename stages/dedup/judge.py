@@ -9,19 +9,20 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, partial
 from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.corpus import place
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, read_table, rows, utf8
 from pipeline.task import Task
 from pipeline.text import minhash
 from pipeline.text.hashing import hash128
-from stages.dedup.rows import I64, Ids, write_partitions
+from stages.dedup.rows import I64, POISON, Ids, write_partitions
 from stages.dedup.rules import Mask, columns_of, load
 
 VERDICTS = pa.schema(
@@ -127,18 +128,17 @@ def judge_documents(task: Task) -> None:
     held = _Evaluation(task)
     texts, addresses, lines = _Hashes(), _Hashes(), _Hashes()
     bands: list[tuple[Any, Ids]] = []
-    wanted = dict.fromkeys(("id", "lang", "group", "source", "url", "text", *columns_of(names)))
+    wanted = dict.fromkeys(("id", "lang", "group", "source", "offset", "url", "text", *columns_of(names)))
     shard = Shard(**task.argument["shard"])
     reader = open_file(task.storage.local(shard.path, shard.sha256))
     with task.table("verdicts", VERDICTS) as table:
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number).select(list(wanted))
             langs = batch.column("lang").to_pylist()
-            taken = list(task.records(range(batch.num_rows), langs.__getitem__))
+            taken = list(task.records(range(batch.num_rows), langs.__getitem__, partial(place, batch)))
+            whole = batch
             if len(taken) < batch.num_rows:
                 batch = batch.take(pa.array(taken, pa.int64()))
-            if not batch.num_rows:
-                continue
             reason, is_held = _reasons(batch, task, names, held)
             data, offsets = utf8(batch.column("text"))
             least = task.settings["lines"]["min_characters"] if task.settings["lines"] is not None else 1 << 30
@@ -164,10 +164,7 @@ def judge_documents(task: Task) -> None:
                     with_shingles = np.flatnonzero(passed & (shingles > 0))
                     bands.append((found[with_shingles].reshape(-1), ids[np.repeat(with_shingles, minhash.BANDS)]))
             split = np.where(is_held, "heldout", "train").astype(object)
-            table.batch(
-                {"id": batch.column("id"), "lang": batch.column("lang"), "reason": pa.array(reason, pa.string()), "split": pa.array(split, pa.string()),
-                 "lines": pa.array(line_counts, pa.int32())}
-            )  # fmt: skip
+            table.batch(_aligned(whole, taken, reason, split, line_counts))
             for lang, count in Counter(batch.column("lang").to_pylist()).items():
                 task.ledger.keep(lang, count)
     texts.write(task, "hashes")
@@ -179,6 +176,16 @@ def judge_documents(task: Task) -> None:
     )
 
 
+def _aligned(whole: pa.RecordBatch, taken: list[int], reason: Any, split: Any, lines: Any) -> dict[str, pa.Array]:
+    """Verdicts on every row of a batch, in order: a row that was not taken, since it kills its worker, has the reason POISON and no line."""
+    columns = [np.full(whole.num_rows, nothing, kind) for nothing, kind in ((POISON, object), ("train", object), (0, np.int32))]
+    for column, values in zip(columns, (reason, split, lines), strict=True):
+        column[taken] = values
+    kinds = {"reason": pa.string(), "split": pa.string(), "lines": pa.int32()}
+    made = {name: pa.array(column, kind) for (name, kind), column in zip(kinds.items(), columns, strict=True)}
+    return {"id": whole.column("id"), "lang": whole.column("lang"), **made}
+
+
 def judge_pairs(task: Task) -> None:
     """Worker: a verdict a pair, and the hashes of those that pass."""
     held = _Evaluation(task)
@@ -186,21 +193,28 @@ def judge_pairs(task: Task) -> None:
     path = task.storage.local(shard.path, shard.sha256)
     hashes: list[bytes] = []
     ids: list[bytes] = []
-    table_of_text = read_table(path, ("group", "text_a", "text_b"))
-    groups = held.is_group(table_of_text["group"].combine_chunks())
-    contaminated = held.contaminates(table_of_text["text_a"].combine_chunks()) | held.contaminates(table_of_text["text_b"].combine_chunks())
+    whole = read_table(path)
+    names = [f"{a}-{b}" for a, b in zip(whole["lang_a"].to_pylist(), whole["lang_b"].to_pylist(), strict=True)]
+    taken = list(task.records(range(whole.num_rows), names.__getitem__, partial(place, whole)))
+    pairs = whole if len(taken) == whole.num_rows else whole.take(pa.array(taken, pa.int64()))
+    groups = held.is_group(pairs["group"].combine_chunks())
+    contaminated = held.contaminates(pairs["text_a"].combine_chunks()) | held.contaminates(pairs["text_b"].combine_chunks())
+    judged = dict(zip(taken, zip(groups.tolist(), contaminated.tolist(), strict=True), strict=True))
     with task.table("verdicts", VERDICTS) as table:
-        for number, row in task.records(enumerate(rows(path)), lambda item: f"{item[1]['lang_a']}-{item[1]['lang_b']}"):
+        for number, (name, row) in enumerate(zip(names, rows(path), strict=True)):
+            if number not in judged:
+                table.row({"id": row["id"], "lang": name, "reason": POISON, "split": "train", "lines": 0})
+                continue
+            in_group, is_contaminated = judged[number]
             a, b = row["text_a"], row["text_b"]
             reason = _pair_reason(a, b, task.settings["pairs"])
-            if not reason and groups[number]:
+            if not reason and in_group:
                 reason = "heldout_group"
-            if not reason and contaminated[number]:
+            if not reason and is_contaminated:
                 reason = "contaminated"
             if not reason:
                 hashes.append(hash128(f"{row['lang_a']}\0{row['lang_b']}\0{a}\0{b}", "pair"))
                 ids.append(row["id"])
-            name = f"{row['lang_a']}-{row['lang_b']}"
             table.row({"id": row["id"], "lang": name, "reason": reason, "split": "train", "lines": 1})
             task.ledger.keep(name)
     found = Ids.of(pa.array(hashes, pa.binary(16)))

@@ -14,11 +14,13 @@ that stands a million times does not make 10^12 pairs: a chain of near-duplicate
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.corpus import place
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, read_table, utf8
 from pipeline.task import Task
@@ -132,17 +134,22 @@ def shingles(task: Task) -> None:
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)
         at = Ids.of(batch.column("id")).places_in(members)
+        langs = batch.column("lang").to_pylist()
+        taken = list(task.records(np.flatnonzero(at >= 0).tolist(), langs.__getitem__, partial(place, batch)))
+        left_out = np.ones(len(at), np.bool_)
+        left_out[taken] = False
+        at[left_out] = -1
         for part in np.unique(part_of[at[at >= 0]]).tolist():
             rows = np.flatnonzero((at >= 0) & (part_of[at] == part))
             mine = batch.take(pa.array(rows, pa.int64()))
             values, starts = minhash.distinct_shingles(*utf8(mine.column("text")))
-            groups, langs = mine.column("group").to_pylist(), mine.column("lang").to_pylist()
+            groups = mine.column("group").to_pylist()
             found[part].append(
                 pa.record_batch(
                     [
                         pa.array(members.high[at[rows]]), pa.array(members.low[at[rows]]),
                         pa.array([hash64(group, "group") if group is not None else 0 for group in groups], _U64),
-                        pa.array([hash64(lang, "lang") for lang in langs], _U64),
+                        pa.array([hash64(lang, "lang") for lang in mine.column("lang").to_pylist()], _U64),
                         pa.array([rank_of(source, priority) for source in mine.column("source").to_pylist()], pa.int32()),
                         pa.LargeListArray.from_arrays(pa.array(starts, pa.int64()), pa.array(values, _U64)),
                     ],

@@ -18,6 +18,8 @@ from pipeline.task import Task
 
 U64 = np.ndarray[Any, np.dtype[np.uint64]]
 I64 = np.ndarray[Any, np.dtype[np.int64]]
+POISON = "poison"
+"""The reason of what was set apart because it kills its worker; it is counted as quarantined, and its row stays, so that decisions stay row-aligned."""
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import pyarrow as pa
 
 from pipeline.artifacts import bitext, documents
+from pipeline.corpus import place_of
 from pipeline.errors import ConfigError, EmptyCorpusError, QuarantineError
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
@@ -181,7 +183,7 @@ def read_unit(task: Task) -> None:
             name = plain["name"].partition("/")[2]
             part = Slice(**plain["slice"])
             items = module.read(lambda url=file.url: open_source(url), file, part, config)
-            for item in task.records(items, _lang_of):
+            for item in task.records(items, _lang_of, partial(_place, name), name):
                 if isinstance(item, Damaged):
                     lost = _lost_bytes(item, file, part)
                     damaged_bytes += lost
@@ -200,6 +202,10 @@ def read_unit(task: Task) -> None:
                 else:
                     _pair_row(task, pairs, texts, item, sha256, name, wanted, getattr(config, "as_text", False))
     task.counts["damaged_bytes"] = damaged_bytes
+
+
+def _place(name: str, item: Record | Pair | Damaged) -> str:
+    return f"{name} at {item.offset}"
 
 
 def _lang_of(item: Record | Pair | Damaged) -> str:
@@ -305,7 +311,9 @@ def pivot_documents(task: Task) -> None:
     shard = Shard(**task.argument["shard"])
     schema = documents.schema()
     with task.table("pivot", schema) as table:
-        for row in task.records(read_table(task.storage.local(shard.path, shard.sha256)).to_pylist(), lambda row: str(row["lang"])):
+        for row in task.records(
+            read_table(task.storage.local(shard.path, shard.sha256)).to_pylist(), lambda row: str(row["lang"]), place_of
+        ):
             if row["lang"] == task.settings["pivot"] and row["group"] is not None:
                 table.row(row)
                 task.ledger.keep(row["lang"])
@@ -324,7 +332,9 @@ def pair_documents(task: Task) -> None:
                 pivots[row["group"]] = row
     shard = Shard(**task.argument["shard"])
     with task.table("bitext", bitext.schema()) as table:
-        for row in task.records(read_table(task.storage.local(shard.path, shard.sha256)).to_pylist(), lambda row: str(row["lang"])):
+        for row in task.records(
+            read_table(task.storage.local(shard.path, shard.sha256)).to_pylist(), lambda row: str(row["lang"]), place_of
+        ):
             other = pivots.get(row["group"]) if row["group"] is not None else None
             if other is None or row["lang"] == task.settings["pivot"]:
                 task.ledger.drop(row["lang"], "no_counterpart" if other is None else "pivot_itself")
