@@ -1,6 +1,7 @@
 """Whole runs without Ray or MLflow, each in a process of its own that works its units itself and may be killed anywhere: a tenth of a second to start.
 
     Drivers() -> a process that has imported everything -> fork for each run -> the command line -> exit status, output
+    cli       -> the same in the test's own process, where a test wants to lay hands on it
 
 It stands in where what is on disk is the point (commit borders, resuming, hash seeds), not how workers are started: a kill takes the driver and the
 unit at hand together. What Ray does with dead workers is tested elsewhere.
@@ -10,16 +11,19 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from tests.end_to_end import tiny
+import pytest
+
+from tests.end_to_end import inside, tiny
 
 WARM = (
     "pipeline.cli", "pipeline.runner", "pipeline.remote", "stages.ingest.work", "stages.ingest.sources.text", "stages.ingest.sources.jsonl",
@@ -59,11 +63,17 @@ class Drivers:
         self._server.wait(60)
         self._server.stdout.close()
 
-    def run(self, file: Path, *args: str, env: Mapping[str, str] | None = None) -> Ended:
-        """Run `pipeline run FILE args…` to its end."""
+    def run(self, file: Path, *args: str, env: Mapping[str, str] | None = None, open_files: int | None = None) -> Ended:
+        """Run `pipeline run FILE args…` to its end, perhaps with a bound on open files."""
         assert self._server.stdin is not None and self._server.stdout is not None
         with tempfile.NamedTemporaryFile(suffix=".log") as log:
-            order = {"args": ["run", str(file), *args], "cwd": str(file.parent), "env": dict(env or {}), "log": log.name}
+            order = {
+                "args": ["run", str(file), *args],
+                "cwd": str(file.parent),
+                "env": dict(env or {}),
+                "log": log.name,
+                "files": open_files,
+            }
             self._server.stdin.write(json.dumps(order) + "\n")
             self._server.stdin.flush()
             answer = self._server.stdout.readline()
@@ -71,7 +81,14 @@ class Drivers:
             return Ended(int(answer), Path(log.name).read_text(encoding="utf-8", errors="replace"))
 
 
-# ---------------------------------------------------------------- in the other process
+@pytest.fixture
+def cli(home: Path) -> Iterator[inside.Cli]:
+    """The command line in this process, without Ray."""
+    with inside.in_process(_Pool(), home) as call:
+        yield call
+
+
+# ---------------------------------------------------------------- what works the units
 
 
 class _Handle:
@@ -114,16 +131,29 @@ class _Inline:
     cancel = close = require = handshake
 
 
+class _Pool:
+    """As the tests' shared cluster."""
+
+    def get(self) -> _Inline:
+        from pipeline.cluster import ClusterSettings
+
+        return _Inline(ClusterSettings(workers=2))
+
+
+# ---------------------------------------------------------------- in the other process
+
+
 def _work(order: Mapping[str, Any]) -> int:
     from pipeline import runner
     from pipeline.cli import commands
     from pipeline.cluster import Cluster
-    from tests.end_to_end.inside import NoObserver
 
     os.environ.update(order["env"])
     os.fsync = lambda _: None  # a SIGKILL loses nothing that the system has taken, and forcing it to the disk is most of the time
     os.chdir(order["cwd"])
-    runner.Observer = NoObserver  # type: ignore[misc, assignment]
+    if order["files"] is not None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (order["files"], order["files"]))
+    runner.Observer = inside.NoObserver  # type: ignore[misc, assignment]
     Cluster.open = staticmethod(lambda settings, **_: _Inline(settings))  # type: ignore[method-assign, assignment]
     try:
         commands(order["args"])

@@ -32,7 +32,9 @@ BORDERS = ("start", "after_file", "before_record", "after_record", "collected")
 MANIFEST_BORDERS = ("manifest.before", "manifest.after", "state.after")
 LANGS = ("en", "de")
 MARK = "Quittenschnaps"
-"""A word that stands in one document and in one pair; see `tests.end_to_end.poison`."""
+"""A word that stands in one document, of which there is no copy, and in one pair; see `tests.end_to_end.poison`."""
+MARK_OF_COPY = "Hagebuttentee"
+"""A word that stands in one document that is nearly another one."""
 
 
 def web(lang: str) -> list[dict[str, Any]]:
@@ -48,7 +50,7 @@ def web(lang: str) -> list[dict[str, Any]]:
     for number in range(6):
         base = text()
         near = list(base)
-        near[7 * number % 60] = "anders"
+        near[7 * number % 60] = MARK_OF_COPY if (lang, number) == ("de", 0) else "anders"
         made += [{"text": " ".join(base)}, {"text": " ".join(near)}]
         made += [{"text": " ".join(text()), "url": f"https://{lang}.example/{number // 2}"}]
         made += [{"text": " ".join(text(40)) + "\n" + shared}]

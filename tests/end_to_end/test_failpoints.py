@@ -48,7 +48,6 @@ def as_whole(folder: Path, whole: Path) -> None:
     assert repeats.units(folder / "storage") == repeats.units(whole / "storage") != {}
     assert repeats.digests(folder / "storage") == repeats.digests(whole / "storage")
     assert tiny.temporary(folder / "storage") == []
-    assert not (folder / "storage" / "pipelines" / "repeats" / "lease.json").exists()
 
 
 def without(folder: Path, whole: Path, stage: str, *phases: str) -> Path:
