@@ -202,6 +202,7 @@ def check_results(root: Path, found: Sequence[UnitResult], count: int) -> None:
     ledger.check("all", count * 10)
 
 
+@pytest.mark.fault("R1")
 def test_one_worker_two_workers_and_none_give_the_same_bytes(
     cluster: Cluster, tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -215,6 +216,7 @@ def test_one_worker_two_workers_and_none_give_the_same_bytes(
 
 
 @pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.fault("R1")
 def test_the_order_of_the_units_changes_nothing(
     cluster: Cluster, tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
@@ -224,6 +226,7 @@ def test_the_order_of_the_units_changes_nothing(
     assert published(tmp_path) == expected
 
 
+@pytest.mark.fault("R2")
 def test_the_second_time_no_task_runs_and_nothing_is_written(cluster: Cluster, tmp_path: Path) -> None:
     first = map_units(workshop(tmp_path, lambda: cluster), phase(), slices(4))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
@@ -318,6 +321,7 @@ def test_a_transient_error_that_stays_ends_the_stage(cluster: Cluster, tmp_path:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
+@pytest.mark.fault("I3")
 def test_a_full_or_locked_disk_is_not_tried_again(cluster: Cluster, tmp_path: Path, number: int) -> None:
     given = phase(trouble="at the start", what=f"errno:{number}", log=str(tmp_path / "log"))
     with pytest.raises(UnitError) as caught:
@@ -355,6 +359,7 @@ BORDERS = [
 
 
 @pytest.mark.parametrize("border", BORDERS)
+@pytest.mark.fault("K1")
 def test_a_worker_killed_at_any_border_is_replaced_and_the_bytes_are_the_same(
     cluster: Cluster, tmp_path: Path, expected: dict[str, bytes], border: str
 ) -> None:
@@ -374,6 +379,7 @@ execute(json.loads(sys.argv[1]))
 
 
 @pytest.mark.parametrize("border", ["clean.map.start", *BORDERS])
+@pytest.mark.fault("K1")
 def test_after_a_kill_at_any_border_a_unit_is_found_whole_or_not_at_all(tmp_path: Path, expected: dict[str, bytes], border: str) -> None:
     storage, unit = Storage.at(str(tmp_path), "a1"), slices(1)[0]
     key = unit_key(workshop(tmp_path, never), phase(), unit)
@@ -400,6 +406,7 @@ def test_a_worker_that_dies_once_is_replaced(cluster: Cluster, tmp_path: Path, e
 
 
 @pytest.mark.parametrize("what", DEADLY)
+@pytest.mark.fault("I8")
 def test_a_record_that_always_kills_is_found_and_refused_unless_allowed(cluster: Cluster, tmp_path: Path, what: str) -> None:
     given = phase(trouble="at a record", numbers=[17], what=what, log=str(tmp_path / "log"))
     with pytest.raises(QuarantineError) as caught:
@@ -412,6 +419,7 @@ def test_a_record_that_always_kills_is_found_and_refused_unless_allowed(cluster:
 
 
 @pytest.mark.parametrize("what", DEADLY)
+@pytest.mark.fault("I8")
 def test_an_allowed_poison_record_is_quarantined_and_all_others_are_the_same(
     cluster: Cluster, tmp_path: Path, expected: dict[str, bytes], what: str
 ) -> None:
@@ -522,6 +530,7 @@ def test_deaths_that_no_trial_run_repeats_are_not_blamed_on_a_record(cluster: Cl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["hang", "stop"])
+@pytest.mark.fault("I8")
 def test_a_record_that_hangs_is_ended_at_the_deadline_and_found(cluster: Cluster, tmp_path: Path, what: str) -> None:
     given = phase(trouble="at a record", numbers=[12], what=what, log=str(tmp_path / "log"))
     started_at_s = time.monotonic()
@@ -550,6 +559,7 @@ def test_a_unit_that_waits_behind_slow_ones_is_not_taken_for_hung(
 # Nodes
 
 
+@pytest.mark.fault("K4")
 def test_a_lost_node_is_no_fault_of_the_unit(
     cluster: Cluster, tmp_path: Path, expected: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -162,11 +162,30 @@ def _work(order: Mapping[str, Any]) -> int:
     return 0
 
 
+def _load_kernels() -> None:
+    """Compiled code is loaded at its first call, which takes longer than a run's work."""
+    import numpy as np
+    import pyarrow as pa
+
+    from pipeline.tables import utf8
+    from pipeline.text import minhash
+    from pipeline.text.measures import Measurer
+
+    texts = utf8(pa.array(["one two three four five six seven eight", "one"], pa.large_string()))
+    Measurer({}).measure(*texts, ["en", "en"])
+    minhash.line_hashes(*texts, 5)
+    minhash.band_hashes(*texts)
+    minhash.distinct_shingles(*texts)
+    minhash.shares_ngram(*texts, *minhash.ngram_hashes(*texts, 3))
+    minhash.components(2, np.array([[0, 1]]))
+
+
 def main() -> None:
     from importlib import import_module
 
     for name in WARM:
         import_module(name)
+    _load_kernels()
     for line in sys.stdin:
         order = json.loads(line)
         child = os.fork()

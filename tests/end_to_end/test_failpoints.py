@@ -77,6 +77,7 @@ def the_driver_dies_at_every_border(drivers: alone.Drivers, folder: Path, whole:
                 assert content == (whole / "storage" / "units" / name).read_bytes(), f"{stage}.{phase}.{border}: {name}"
     if not phases:
         for border in repeats.MANIFEST_BORDERS:
+            shutil.rmtree(folder / "storage" / "artifacts" / stage, ignore_errors=True)
             died = drivers.run(file, *UNTIL, env={"PIPELINE_FAILPOINT": f"{border}:kill:1"})
             assert died.code == -signal.SIGKILL, f"{border}: {died.text}"
     done = drivers.run(file, *UNTIL)
