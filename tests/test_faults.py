@@ -1,6 +1,6 @@
 """Which test answers for which fault, for the stages `ingest`, `clean` and `dedup`; checked, so that the map stays true.
 
-A test that answers for a fault carries `@pytest.mark.fault("I4")`; `pytest -m fault` runs those that are not left out otherwise. A line below gives the fault's id,
+A test that answers for a fault carries `@pytest.mark.fault("I4")`; `pytest -m fault` runs them all, the slow ones too. A line below gives the fault's id,
 what it is, and the files (below tests/) in which tests are marked with it.
 
     K1   SIGKILL of a worker at every failpoint        test_units.py end_to_end/test_kills.py end_to_end/test_failpoints.py

@@ -11,7 +11,7 @@ import json
 import lzma
 import re
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,20 +25,6 @@ from tests.end_to_end import alone, inside, repeats, tiny
 
 cli = alone.cli
 UNTIL = ("--until", "dedup")
-
-
-@pytest.fixture(scope="module")
-def drivers() -> Iterator[alone.Drivers]:
-    with alone.Drivers() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, drivers: alone.Drivers) -> Path:
-    folder = tmp_path_factory.mktemp("whole")
-    done = drivers.run(repeats.make(folder), *UNTIL)
-    assert done.code == 0, done.text
-    return folder
 
 
 def error_of(done: alone.Ended, code: int) -> str:
@@ -130,6 +116,7 @@ def test_too_many_open_files_for_a_moment_are_waited_out(drivers: alone.Drivers,
     assert repeats.digests(tmp_path / "storage") == repeats.digests(whole / "storage")
 
 
+@pytest.mark.slow
 @pytest.mark.fault("I3")
 def test_too_few_open_files_allowed_end_the_run_in_one_line_and_the_next_goes_on(
     drivers: alone.Drivers, tmp_path: Path, whole: Path
@@ -190,7 +177,7 @@ def test_streams_of_every_kind_that_are_cut_broken_or_end_in_garbage_cost_their_
 
 
 @pytest.mark.fault("I9")
-@pytest.mark.parametrize("change", ["appended", "replaced", "removed"])
+@pytest.mark.parametrize("change", ["replaced", "appended", pytest.param("removed", marks=pytest.mark.slow)])
 def test_a_source_that_changes_while_it_is_read_is_seen_before_the_commit(
     tmp_path: Path, cli: inside.Cli, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:

@@ -13,7 +13,6 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -26,21 +25,6 @@ ELSEWHERE = {
     "PIPELINE_UNIT_ORDER": "shuffle:11", "PYTHONHASHSEED": "4321", "TZ": "Asia/Kathmandu", "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0",
 }  # fmt: skip
 TURKISH = {"PYTHONHASHSEED": "0", "TZ": "Pacific/Kiritimati", "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"}
-
-
-@pytest.fixture(scope="module")
-def drivers() -> Iterator[alone.Drivers]:
-    with alone.Drivers() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, drivers: alone.Drivers) -> Path:
-    """The folder of a run with nothing in its way; look, copy, do not touch."""
-    folder = tmp_path_factory.mktemp("whole")
-    done = drivers.run(repeats.make(folder), *UNTIL)
-    assert done.code == 0, done.text
-    return folder
 
 
 def as_whole(folder: Path, whole: Path) -> None:
