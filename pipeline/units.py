@@ -239,7 +239,7 @@ class _Queue:
         return self._results
 
     def _submit(self, attempt: _Attempt, trial: Trial | None = None) -> tuple[Handle, _Clock]:
-        workshop, phase = self._workshop, self._phase
+        workshop, phase, per_worker = self._workshop, self._phase, self._cluster.settings.memory_per_worker
         clock = _Clock(workshop.storage, workshop.deadline_s)
         argument = {
             "root": workshop.storage.root,
@@ -255,9 +255,9 @@ class _Queue:
             "skip": list(attempt.apart.skip),
             "cut": list(attempt.apart.cut),
             "trial": None if trial is None else [trial.low, trial.high, trial.until],
-            "memory_bytes": self._cluster.settings.memory_per_worker,
+            "memory_bytes": None if per_worker is None else max(per_worker, phase.memory_bytes or 0),
         }
-        memory_bytes = phase.memory_bytes or self._cluster.settings.memory_per_worker
+        memory_bytes = phase.memory_bytes or per_worker
         label = f"{workshop.title} {phase.name}"
         return self._cluster.submit("pipeline.task:execute", argument, cpus=phase.cpus, memory_bytes=memory_bytes, label=label), clock
 

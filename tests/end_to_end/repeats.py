@@ -29,6 +29,8 @@ PHASES = {
 """The phases of each stage, in the order in which they run."""
 BORDERS = ("start", "after_file", "before_record", "after_record", "collected")
 """Failpoints of every phase: all but the last are passed by workers, that one by the driver."""
+PUBLISH_BORDERS = ("publish.before_sync", "publish.before_rename", "publish.after_rename")
+"""Failpoints of every file that is published, by whomever."""
 MANIFEST_BORDERS = ("manifest.before", "manifest.after", "state.after")
 LANGS = ("en", "de")
 MARK = "Quittenschnaps"

@@ -52,13 +52,13 @@ def records(folder: Path, stage: str, phase: str) -> set[str]:
 def the_driver_dies_at_every_border(drivers: alone.Drivers, folder: Path, whole: Path, stage: str, *phases: str) -> None:
     file = without(folder, whole, stage, *phases)
     for phase in phases or repeats.PHASES[stage]:
-        for border in repeats.BORDERS:
+        for border in (*(f"{stage}.{phase}.{border}" for border in repeats.BORDERS), *repeats.PUBLISH_BORDERS):
             if records(folder, stage, phase) == records(whole, stage, phase):  # the last kill came when all was done: once more
                 shutil.rmtree(folder / "storage" / "units" / stage / phase)
-            died = drivers.run(file, *UNTIL, env={"PIPELINE_FAILPOINT": f"{stage}.{phase}.{border}:kill:1"})
-            assert died.code == -signal.SIGKILL, f"{stage}.{phase}.{border}: {died.text}"
+            died = drivers.run(file, *UNTIL, env={"PIPELINE_FAILPOINT": f"{border}:kill:1"})
+            assert died.code == -signal.SIGKILL, f"{phase}, {border}: {died.text}"
             for name, content in repeats.units(folder / "storage").items():
-                assert content == (whole / "storage" / "units" / name).read_bytes(), f"{stage}.{phase}.{border}: {name}"
+                assert content == (whole / "storage" / "units" / name).read_bytes(), f"{phase}, {border}: {name}"
     if not phases:
         for border in repeats.MANIFEST_BORDERS:
             shutil.rmtree(folder / "storage" / "artifacts" / stage, ignore_errors=True)
