@@ -62,7 +62,7 @@ class ClusterSection(Section):
     gpus_per_worker: float | Literal["auto"] = "auto"
     """GPUs that a rank reserves; auto takes one where there are any."""
     memory_per_worker: int | None = Field(None, gt=0)
-    """Bytes of memory that a task reserves; none reserves nothing."""
+    """Bytes of memory that a task reserves and, of its own data, may not outgrow; none reserves and bounds nothing."""
     unit_deadline_s: float = Field(1800.0, gt=0)
     """Seconds after which a unit's worker is killed and the unit tried again."""
     deadline_s: float = Field(600.0, gt=0)

@@ -5,7 +5,7 @@ Shards of decisions are row-aligned with those of the text; ids are compared row
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,6 +95,16 @@ def kept_texts(texts: Any, dropped_lines: Any) -> Any:
         kept_text(text, lines) for text, lines in zip(whole.take(chosen).to_pylist(), dropped_lines.take(chosen).to_pylist(), strict=True)
     ]
     return pc.replace_with_mask(whole, cut, pa.array(shorter, pa.large_string()))
+
+
+def place_of(row: Mapping[str, Any]) -> str:
+    """What a document or a pair is called where it is quarantined: its id, and where it stands in its source."""
+    return f"id {row['id'].hex()}, {row['source']} at {row['offset']}"
+
+
+def row_place(batch: Any, row: int) -> str:
+    """The same of a row of a record batch."""
+    return place_of({name: batch.column(name)[row].as_py() for name in ("id", "source", "offset")})
 
 
 def kept_text(text: str, dropped_lines: list[int]) -> str:

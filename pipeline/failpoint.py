@@ -1,7 +1,7 @@
 """Named places where a test may kill or pause the process, so that every commit border can be reached.
 
 `PIPELINE_FAILPOINT=shard.after_write:kill:3` sends SIGKILL to the process at its third passage of `shard.after_write`.
-Actions: `kill` (SIGKILL, the default), `stop` (SIGSTOP), `raise` (OSError: no space left). Several are joined by commas. With
+Actions: `kill` (SIGKILL, the default), `stop` (SIGSTOP), `raise` (OSError: no space left; `raise-EMFILE` another one). Several are joined by commas. With
 `PIPELINE_FAILPOINT_ONCE=<file>` the action happens in one process only: whoever creates the file; where it is a folder, once for each place.
 Without the variable a passage costs one dictionary look-up.
 """
@@ -20,7 +20,7 @@ def failpoint(name: str) -> None:
     """Pass the place `name`; does nothing unless the environment asks for it.
 
     Raises:
-        OSError: ENOSPC, when the action is `raise`.
+        OSError: ENOSPC when the action is `raise`, what it names when it is `raise-NAME`.
     """
     wanted = os.environ.get("PIPELINE_FAILPOINT")
     if not wanted:
@@ -52,5 +52,8 @@ def _act(action: str, name: str) -> None:
         os.kill(os.getpid(), signal.SIGSTOP)
     elif action == "raise":
         raise OSError(errno.ENOSPC, f"no space left on device (failpoint {name})")
+    elif action.startswith("raise-") and hasattr(errno, action.partition("-")[2]):
+        number = getattr(errno, action.partition("-")[2])
+        raise OSError(number, f"{os.strerror(number)} (failpoint {name})")
     else:
-        raise ValueError(f"PIPELINE_FAILPOINT action {action!r}: allowed are kill, stop, raise")
+        raise ValueError(f"PIPELINE_FAILPOINT action {action!r}: allowed are kill, stop, raise, raise-<name of an errno>")

@@ -1,9 +1,12 @@
-"""Peak memory of this process and all below it: proportional set size (PSS), summed, sampled each second."""
+"""Peak memory of this process and all below it: proportional set size (PSS), summed, sampled each second; and a bound on that of one process."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -82,3 +85,31 @@ class Footprint:
             started_at_s = time.monotonic()
             self._sample()
             self._stop.wait(max(0.0, EVERY_S - (time.monotonic() - started_at_s)))
+
+
+_at_rest: list[int] = []
+"""Bytes of data that this process had when a bound was first set."""
+
+
+@contextlib.contextmanager
+def at_most(more_bytes: int | None) -> Iterator[None]:
+    """While the block lasts, this process gets at most so much memory beyond what it had at the first such block; None: no bound.
+
+    A larger allocation fails: in Python and numpy a MemoryError, in most native code the end of the process. The bound is on private writable memory
+    (RLIMIT_DATA), so files that are mapped do not count. Where the system does not tell (no /proc) there is none.
+    """
+    status = Path("/proc/self/status")
+    if more_bytes is None or not status.exists():
+        yield
+        return
+    import resource
+
+    if not _at_rest:
+        _at_rest.append(next(int(line.split()[1]) << 10 for line in status.read_text().splitlines() if line.startswith("VmData:")))
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    bound = _at_rest[0] + more_bytes
+    resource.setrlimit(resource.RLIMIT_DATA, (bound if hard == resource.RLIM_INFINITY else min(bound, hard), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -363,8 +363,10 @@ class _Run:
         except BaseException as error:
             self.observer.failed(child, spool, error)
             raise
+        poison = [f"set apart because it kills its worker: {each}" for each in workshop.poison]
+        summary = replace(summary, warnings=[*summary.warnings, *poison])
         seconds, peak = time.monotonic() - started_at_s, self.footprint.mark()
-        manifest = self._publish(instance, key, path, output, summary, seconds, peak, started, workshop.used)
+        manifest = self._publish(instance, key, path, output, summary, seconds, peak, started, workshop)
         self.observer.finished(child, spool, instance, manifest, summary, output)
         for warning in summary.warnings:
             log.warning("%s: %s", instance.name, warning)
@@ -382,7 +384,7 @@ class _Run:
         seconds: float,
         peak: int,
         started: float,
-        used: set[str],
+        workshop: units.Workshop,
     ) -> Manifest:
         self.held.check()
         declared = instance.declaration
@@ -397,7 +399,8 @@ class _Run:
             "libraries": manifests.library_versions(declared.libraries),
             "globals": identity_globals(self.graph, declared),
             "settings": instance.config.model_dump(mode="json"),
-            "units": sorted(used),
+            "units": sorted(workshop.used),
+            "poison": list(workshop.poison),
             "warnings": list(summary.warnings),
             "metrics": dict(summary.metrics),
             "evidence": {name: {"path": p.path, "sha256": p.sha256, "bytes": p.bytes} for name, p in sorted(output.evidence_files.items())},

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import IntegrityError
 from pipeline.failpoint import failpoint
+from pipeline.footprint import at_most
 from pipeline.ledger import Ledger
 from pipeline.manifest import Shard
 from pipeline.storage import Published, Storage, canonical, digest
@@ -38,6 +39,8 @@ class UnitResult:
     ledger: Ledger
     counts: Mapping[str, Any]
     poison: tuple[int, ...]
+    poisoned: tuple[str, ...] = ()
+    """What the records of `poison` are called: a document's id, or source and offset; in the order of their numbers."""
     worked: bool = False
 
     def parts(self, name: str) -> list[Shard]:
@@ -63,40 +66,89 @@ def find(storage: Storage, stage: str, phase: str, key: str) -> UnitResult | Non
         if digest(plain) != written["sha256"]:
             return None
         files = {name: Shard(**entry) for name, entry in plain["files"].items()}
-        found = UnitResult(key, files, Ledger.from_plain(plain["ledger"]), plain["counts"], tuple(plain["poison"]))
+        names = tuple(plain.get("poisoned", ()))
+        found = UnitResult(key, files, Ledger.from_plain(plain["ledger"]), plain["counts"], tuple(plain["poison"]), names)
     except (IntegrityError, KeyError, TypeError, AttributeError):
         return None
     return found if all(storage.size(shard.path) == shard.bytes for shard in files.values()) else None
 
 
+@dataclass(frozen=True)
+class Apart:
+    """What of a unit is set apart: records that kill when they are worked (`skip`, their numbers), and steps of reading that kill (`cut`)."""
+
+    skip: tuple[int, ...] = ()
+    cut: tuple[int, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.skip) + len(self.cut)
+
+
+NONE_APART = Apart()
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A run that publishes nothing: takes at most `until` steps of reading (None: all), works the records from `low` to before `high`."""
+
+    low: int
+    high: int
+    until: int | None = None
+
+
 class Task:
     """A unit on its worker: reads `argument`, `settings` and `given`, writes files, fills `ledger` and `counts`.
 
-    A function that goes through its records with `records` can be split when one of them kills the worker.
+    A function that goes through its records with `records` can be split when one of them kills the worker, whatever it does with them: it may
+    work a whole batch at once, as long as it works none but those that were passed on.
     """
 
     def __init__(
         self, storage: Storage, stage: str, phase: str, key: str, unit: str, argument: dict[str, Any], settings: dict[str, Any],
-        given: dict[str, Any], skip: frozenset[int], only: tuple[int, int] | None,
+        given: dict[str, Any], apart: Apart, trial: Trial | None,
     ) -> None:  # fmt: skip
         self.storage, self.argument, self.settings, self.given = storage, argument, settings, given
         self.ledger = Ledger(unit)
         self.counts: dict[str, Any] = {}
         self.seen = 0
+        self.steps = 0  # what was asked for by `records`: each record, and the end of each run of them
         self._stage, self._phase, self._key = stage, phase, key
-        self._skip, self._only = skip, only
+        self._apart, self._trial = apart, trial
+        self._poisoned: dict[int, str] = {}
         self._files: dict[str, tuple[Path, int, str]] = {}
-        self._scratch = Path(tempfile.mkdtemp(prefix="unit-")) if only is not None else None
+        self._scratch = Path(tempfile.mkdtemp(prefix="unit-")) if trial is not None else None
 
-    def records(self, items: Iterable[T], lang: Callable[[T], str]) -> Iterator[T]:
-        """Pass the records on, but for those that kill: they are quarantined in the ledger as `poison`."""
-        for item in items:
+    def records(
+        self, items: Iterable[T], lang: Callable[[T], str], name: Callable[[T], str] | None = None, where: str = "its records"
+    ) -> Iterator[T]:
+        """Pass the records on, but for those that kill: they are quarantined in the ledger as `poison`.
+
+        Where the reading of a record kills, so that nothing behind it can be reached, the rest of `items` is quarantined in its place. `name` says
+        what a record is called, and `where` what `items` are, so that whoever reads of the quarantine finds it.
+        """
+        reader = iter(items)
+        last: T | None = None
+        while self._trial is None or self._trial.until is None or self.steps < self._trial.until:
             number = self.seen
+            self.steps += 1
+            if self.steps - 1 in self._apart.cut:
+                self._set_apart("und", f"all of {where}" if last is None or name is None else f"what follows {name(last)}")
+                return
+            try:
+                item = last = next(reader)
+            except StopIteration:
+                return
+            if number in self._apart.skip:
+                self._set_apart(lang(item), name(item) if name is not None else "")
+                continue
             self.seen += 1
-            if number in self._skip:
-                self.ledger.quarantine(lang(item), "poison")
-            elif self._only is None or self._only[0] <= number < self._only[1]:
+            if self._trial is None or self._trial.low <= number < self._trial.high:
                 yield item
+
+    def _set_apart(self, lang: str, name: str) -> None:
+        self.ledger.quarantine(lang, "poison")
+        self._poisoned[self.seen] = name
+        self.seen += 1
 
     @contextmanager
     def table(self, name: str, schema: Any, *, compression: str | None = None, one_batch: bool = False) -> Iterator[Any]:
@@ -128,7 +180,7 @@ class Task:
 
     def publish(self) -> None:
         """Publish the files, then the record; in a trial, nothing."""
-        if self._only is not None:
+        if self._trial is not None:
             return
         shards = {}
         for name, (path, rows, suffix) in sorted(self._files.items()):
@@ -142,8 +194,10 @@ class Task:
             "files": {name: shard.plain() for name, shard in shards.items()},
             "ledger": self.ledger.plain(),
             "counts": self.counts,
-            "poison": sorted(self._skip),
+            "poison": sorted(self._poisoned),
         }
+        if self._poisoned:
+            record["poisoned"] = [self._poisoned[number] for number in sorted(self._poisoned)]
         as_read = json.loads(canonical(record))  # names of numbers have become text
         failpoint(f"{self._stage}.{self._phase}.before_record")
         self.storage.write_json(unit_path(self._stage, self._phase, self._key, "json"), {**record, "sha256": digest(as_read)})
@@ -175,27 +229,29 @@ def function_of(name: str) -> Callable[[Task], None]:
 
 
 def execute(argument: dict[str, Any]) -> dict[str, Any]:
-    """Work a batch of units; runs on a Ray worker. Returns the number of records read, for trials."""
+    """Work a batch of units; runs on a Ray worker. Returns the number of records read, and of steps taken, for trials."""
     storage = Storage.at(argument["root"], argument["attempt"])
     function = function_of(argument["function"])
-    only = None if argument["only"] is None else (int(argument["only"][0]), int(argument["only"][1]))
+    apart = Apart(tuple(argument["skip"]), tuple(argument["cut"]))
+    trial = None if argument["trial"] is None else Trial(*argument["trial"])
     storage.write(argument["started"], b"")
-    records = 0
+    records = steps = 0
     for unit in argument["units"]:
         key = unit["key"]
-        if only is None and find(storage, argument["stage"], argument["phase"], key) is not None:
+        if trial is None and find(storage, argument["stage"], argument["phase"], key) is not None:
             continue
         task = Task(
             storage, argument["stage"], argument["phase"], key, argument["unit"], unit["argument"], argument["settings"], argument["given"],
-            frozenset(argument["skip"]), only,
+            apart, trial,
         )  # fmt: skip
         failpoint(f"{argument['stage']}.{argument['phase']}.start")
         try:
-            function(task)
-            if only is None:
+            with at_most(argument["memory_bytes"]):
+                function(task)
+            if trial is None:
                 task.ledger.check(f"{argument['stage']} {argument['phase']}: {unit['label']}")
             task.publish()
         finally:
             task.clear()
-        records += task.seen
-    return {"records": records}
+        records, steps = records + task.seen, steps + task.steps
+    return {"records": records, "steps": steps}

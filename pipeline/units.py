@@ -9,7 +9,8 @@ resume, caching and "only new data is worked on" are one look-up:
 
 A worker that dies, hangs past the deadline or outgrows its memory takes its batch with it: the units are tried again, each alone. After two
 deaths alone a unit is split: trial runs over ranges of its records, publishing nothing, find the record that kills; the unit then reruns
-with `skip={record}`. Node loss and preemption never count. An error that the code raises on purpose ends the stage.
+without it. Where already the reading of a record kills, trial runs that read ever more of them find it, and the rest of its file is left out.
+Node loss and preemption never count. An error that the code raises on purpose ends the stage.
 
 A task may wait in Ray's queue for as long as others take, so its deadline counts from the moment at which the driver sees the mark that it
 leaves at its start: `tmp/<attempt>/started/<number>`.
@@ -33,7 +34,7 @@ from pipeline.errors import PipelineError, QuarantineError, StageError, UnitErro
 from pipeline.failpoint import failpoint
 from pipeline.progress import Progress
 from pipeline.storage import Storage, digest
-from pipeline.task import UnitResult, find
+from pipeline.task import NONE_APART, Apart, Trial, UnitResult, find
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,8 @@ class Workshop:
     title: str
     used: set[str] = field(default_factory=set)
     """Keys of all units that the stage took, so that they are kept as long as its artifact is."""
+    poison: list[str] = field(default_factory=list)
+    """Records that were set apart because they kill their worker: phase, unit, number and name."""
 
 
 def unit_key(workshop: Workshop, phase: Phase, unit: Unit) -> str:
@@ -130,15 +133,21 @@ def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[U
         log.info("%s: %s: %d of %d units to do", workshop.title, phase.name, len(todo), len(set(keys)))
         with Progress(f"{workshop.title} {phase.name}", len(todo), "units") as progress:
             results.update(_Queue(workshop, phase, todo, progress).drain())
-    poison = sum(len(results[key].poison) for key in set(keys))
-    if poison > workshop.max_poison:
-        labels = dict(zip(reversed(keys), (unit.label for unit in reversed(units)), strict=True))
-        named = [f"{label} record {record}" for key, label in reversed(labels.items()) for record in results[key].poison]
+    labels = dict(zip(reversed(keys), (unit.label for unit in reversed(units)), strict=True))
+    named = [f"{label} {each}" for key, label in reversed(labels.items()) for each in _named(results[key])]
+    workshop.poison.extend(f"{phase.name}: {each}" for each in named)
+    if len(named) > workshop.max_poison:
         raise QuarantineError(
-            f"{workshop.title}: {poison} record(s) kill their worker: {'; '.join(named[:5])}. "
-            f"Remove them from the source, or allow them with quarantine.max_poison={poison}."
+            f"{workshop.title}: {len(named)} record(s) kill their worker: {'; '.join(named[:5])}. "
+            f"Remove them from the source, or allow them with quarantine.max_poison={len(named)}."
         )
     return [results[key] for key in keys]
+
+
+def _named(result: UnitResult) -> list[str]:
+    """What was set apart: number and name of each record."""
+    names = result.poisoned or ("",) * len(result.poison)
+    return [f"record {record}" + (f" ({name})" if name else "") for record, name in zip(result.poison, names, strict=True)]
 
 
 def batches(todo: Mapping[str, Unit], workers: int) -> list[list[str]]:
@@ -165,7 +174,7 @@ def batches(todo: Mapping[str, Unit], workers: int) -> list[list[str]]:
 @dataclass
 class _Attempt:
     keys: list[str]
-    skip: tuple[int, ...] = ()
+    apart: Apart = NONE_APART
     tries: int = 0
 
 
@@ -232,8 +241,8 @@ class _Queue:
                 clock.clear()
         return self._results
 
-    def _submit(self, attempt: _Attempt, only: tuple[int, int] | None = None) -> tuple[Handle, _Clock]:
-        workshop, phase = self._workshop, self._phase
+    def _submit(self, attempt: _Attempt, trial: Trial | None = None) -> tuple[Handle, _Clock]:
+        workshop, phase, per_worker = self._workshop, self._phase, self._cluster.settings.memory_per_worker
         clock = _Clock(workshop.storage, workshop.deadline_s)
         argument = {
             "root": workshop.storage.root,
@@ -246,10 +255,12 @@ class _Queue:
             "given": dict(phase.given),
             "unit": phase.unit,
             "units": [{"key": key, "argument": dict(self._todo[key].argument), "label": self._todo[key].label} for key in attempt.keys],
-            "skip": list(attempt.skip),
-            "only": None if only is None else list(only),
+            "skip": list(attempt.apart.skip),
+            "cut": list(attempt.apart.cut),
+            "trial": None if trial is None else [trial.low, trial.high, trial.until],
+            "memory_bytes": None if per_worker is None else max(per_worker, phase.memory_bytes or 0),
         }
-        memory_bytes = phase.memory_bytes or self._cluster.settings.memory_per_worker
+        memory_bytes = phase.memory_bytes or per_worker
         label = f"{workshop.title} {phase.name}"
         return self._cluster.submit("pipeline.task:execute", argument, cpus=phase.cpus, memory_bytes=memory_bytes, label=label), clock
 
@@ -270,7 +281,7 @@ class _Queue:
             return self._died(attempt, error.reason)
         except NodeLost as error:
             self._lost(error)
-            return [_Attempt(attempt.keys, attempt.skip)]
+            return [_Attempt(attempt.keys, attempt.apart)]
         except TaskRaised as error:
             return self._raised(attempt, error)
         for key in attempt.keys:
@@ -299,7 +310,7 @@ class _Queue:
                 raise UnitError(f"{named}: {error}") from None
             log.warning("%s: %s; tried again", named, error)
             time.sleep(0.1 * 2**attempt.tries)
-            return [_Attempt(left, attempt.skip, attempt.tries + 1)] if left else []
+            return [_Attempt(left, attempt.apart, attempt.tries + 1)] if left else []
         log.error("%s", raised.traceback)
         raise UnitError(f"{named}: {type(error).__name__}: {error}") from None
 
@@ -313,35 +324,32 @@ class _Queue:
         deaths.append(reason)
         log.warning("%s: worker died (%s), alone, time %d", self._named(key), reason, len(deaths))
         if len(deaths) < DEATHS_ALONE:
-            return [_Attempt([key], attempt.skip)]
-        if len(attempt.skip) > self._workshop.max_poison:
+            return [_Attempt([key], attempt.apart)]
+        if len(attempt.apart) > self._workshop.max_poison:
             raise QuarantineError(
                 f"{self._named(key)}: more than {self._workshop.max_poison} record(s) kill their worker ({reason}): "
-                f"{', '.join(map(str, attempt.skip))} and at least one more. Remove them from the source, or raise quarantine.max_poison."
+                f"{', '.join(map(str, sorted((*attempt.apart.skip, *attempt.apart.cut))))} and at least one more. "
+                "Remove them from the source, or raise quarantine.max_poison."
             )
-        record = self._isolate(key, attempt.skip)
+        apart = self._isolate(key, attempt.apart)
         self._deaths[key] = []
-        return [_Attempt([key], attempt.skip if record is None else (*attempt.skip, record))]
+        return [_Attempt([key], apart)]
 
-    def _isolate(self, key: str, skip: tuple[int, ...]) -> int | None:
-        """The number of the record that kills, by halving ranges in trial runs that publish nothing; None if it kills no more."""
+    def _isolate(self, key: str, apart: Apart) -> Apart:
+        """What is to be set apart, one record more, by halving ranges in trial runs that publish nothing; the same if nothing kills any more."""
         dies = f"{self._named(key)}: its worker dies ({self._deaths[key][-1]})"
-        size = self._trial(key, skip, (0, 0))
+        size = self._trial(key, apart, Trial(0, 0))
         if size is None:
-            raise UnitError(f"{dies} before it reads a record.")
+            return self._isolate_unreadable(key, apart, dies)
         # A function that goes through no records has done all its work in that trial.
-        if size == 0 or self._trial(key, skip, (0, size)) is not None:
-            self._unexplained[key] = self._unexplained.get(key, 0) + 1
-            if self._unexplained[key] >= UNEXPLAINED:
-                raise UnitError(f"{dies} again and again, but not in a trial run. See the cluster's log: something else kills it.")
-            log.warning("%s, but not in a trial run; it is tried again", dies)
-            return None
+        if size == 0 or self._trial(key, apart, Trial(0, size)) is not None:
+            return self._unrepeated(key, apart, dies)
         low, high = 0, size
         while high - low > 1:
             middle = (low + high) // 2
-            if self._trial(key, skip, (low, middle)) is None:
+            if self._trial(key, apart, Trial(low, middle)) is None:
                 high = middle
-            elif self._trial(key, skip, (middle, high)) is None:
+            elif self._trial(key, apart, Trial(middle, high)) is None:
                 low = middle
             else:
                 raise UnitError(
@@ -349,13 +357,38 @@ class _Queue:
                     "Give workers more memory (cluster.memory_per_worker) or more time (cluster.unit_deadline_s)."
                 )
         log.warning("%s: record %d kills its worker and is set apart", self._named(key), low)
-        return low
+        return replace(apart, skip=(*apart.skip, low))
 
-    def _trial(self, key: str, skip: tuple[int, ...], span: tuple[int, int]) -> int | None:
-        """Run a range of records; the number of records in the unit, or None where the worker died."""
-        attempt = _Attempt([key], skip, TRANSIENT_TRIES)
+    def _isolate_unreadable(self, key: str, apart: Apart, dies: str) -> Apart:
+        """The record whose reading kills, by reading twice as many until it does, then by halving."""
+        if self._trial(key, apart, Trial(0, 0, 0)) is None:
+            raise UnitError(f"{dies} before it reads a record.")
+        low, high = 0, 1  # `low` steps do not kill
+        while (seen := self._trial(key, apart, Trial(0, 0, high))) is not None:
+            if seen < high:
+                return self._unrepeated(key, apart, dies)
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self._trial(key, apart, Trial(0, 0, middle)) is None:
+                high = middle
+            else:
+                low = middle
+        log.warning("%s: reading its record %d kills its worker; what follows in its file is set apart", self._named(key), low)
+        return replace(apart, cut=(*apart.cut, low))
+
+    def _unrepeated(self, key: str, apart: Apart, dies: str) -> Apart:
+        self._unexplained[key] = self._unexplained.get(key, 0) + 1
+        if self._unexplained[key] >= UNEXPLAINED:
+            raise UnitError(f"{dies} again and again, but not in a trial run. See the cluster's log: something else kills it.")
+        log.warning("%s, but not in a trial run; it is tried again", dies)
+        return apart
+
+    def _trial(self, key: str, apart: Apart, trial: Trial) -> int | None:
+        """Run some of the records; how many were read (where the steps are bounded, how many were taken), or None where the worker died."""
+        attempt = _Attempt([key], apart, TRANSIENT_TRIES)
         while True:
-            handle, clock = self._submit(attempt, span)
+            handle, clock = self._submit(attempt, trial)
             try:
                 while not self._cluster.wait([handle], self._poll_s):
                     if clock.is_over():
@@ -378,4 +411,4 @@ class _Queue:
             finally:
                 clock.clear()
             assert isinstance(value, dict)
-            return int(value["records"])
+            return int(value["records" if trial.until is None else "steps"])

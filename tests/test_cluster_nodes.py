@@ -130,6 +130,7 @@ def machines(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
         held.close()
 
 
+@pytest.mark.fault("K4")
 def test_a_joined_cluster_gets_the_code_outlives_a_lost_node_and_is_left_running(
     machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

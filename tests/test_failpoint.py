@@ -91,7 +91,15 @@ def test_with_a_once_folder_each_place_kills_one_process(tmp_path: Path) -> None
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_an_unknown_action_is_an_error_that_names_the_allowed_ones(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIPELINE_FAILPOINT", "a:explode")
-    with pytest.raises(ValueError, match="'explode': allowed are kill, stop, raise"):
+def test_an_error_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PIPELINE_FAILPOINT", "a:raise-EMFILE")
+    with pytest.raises(OSError, match="Too many open files") as caught:
+        failpoint("a")
+    assert caught.value.errno == errno.EMFILE
+
+
+@pytest.mark.parametrize("action", ["explode", "raise-EVERYTHING"])
+def test_an_unknown_action_is_an_error_that_names_the_allowed_ones(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
+    monkeypatch.setenv("PIPELINE_FAILPOINT", f"a:{action}")
+    with pytest.raises(ValueError, match=f"'{action}': allowed are kill, stop, raise"):
         failpoint("a")

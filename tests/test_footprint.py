@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +14,7 @@ from pipeline import footprint
 from pipeline.footprint import Footprint, tree_pss_bytes
 
 MIB = 1 << 20
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_memory_of_children_counts_and_is_gone_when_they_are() -> None:
@@ -57,3 +59,19 @@ def test_a_stage_shorter_than_a_sample_still_has_a_peak(monkeypatch: pytest.Monk
         held.mark()
         assert held.mark() > MIB
     assert not held._thread.is_alive()
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc to know what a process holds")
+def test_a_process_gets_no_more_than_its_bound_and_as_much_as_before_behind_it() -> None:
+    code = (
+        "from pipeline.footprint import at_most\n"
+        "def fits(size):\n"
+        "    try:\n        return bool(bytearray(size))\n    except MemoryError:\n        return False\n"
+        "large = 300 << 20\n"
+        "with at_most(None):\n    print(fits(large))\n"
+        "for _ in range(2):\n"
+        "    with at_most(200 << 20):\n        print(fits(large), fits(100 << 20))\n"
+        "print(fits(large))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == ["True", "False True", "False True", "True"]

@@ -195,6 +195,7 @@ def test_a_heartbeat_that_fails_once_goes_on(storage: Storage, quick: None, monk
             time.sleep(0.02)
 
 
+@pytest.mark.fault("K3")
 def test_who_was_taken_over_is_refused_names_the_new_holder_and_does_not_remove_its_lease(storage: Storage, quick: None) -> None:
     with hold(storage, PATH, "old") as held:
         theirs = plant(storage)

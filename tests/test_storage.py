@@ -206,6 +206,7 @@ def test_an_object_store_never_sees_a_temporary_name(memory: str) -> None:
 # Verifying
 
 
+@pytest.mark.fault("I1")
 def test_one_flipped_byte_is_found_and_the_file_named(storage: Storage) -> None:
     published = storage.write("shard", b"0123456789")
     if storage.is_local:  # elsewhere a verified copy would be there, and right

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.artifacts import bitext, documents
+from pipeline.corpus import row_place
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
@@ -102,7 +104,7 @@ def clean_documents(task: Task) -> None:
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             langs = batch.column("lang").to_pylist()
-            taken = list(task.records(range(batch.num_rows), langs.__getitem__))
+            taken = list(task.records(range(batch.num_rows), langs.__getitem__, partial(row_place, batch)))
             if len(taken) < batch.num_rows:
                 batch, langs = batch.take(pa.array(taken, pa.int64())), [langs[row] for row in taken]
             if not taken:
@@ -123,7 +125,7 @@ def clean_pairs(task: Task) -> None:
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             names = [f"{a}-{b}" for a, b in zip(*(batch.column(f"lang_{side}").to_pylist() for side in "ab"), strict=True)]
-            taken = list(task.records(range(batch.num_rows), names.__getitem__))
+            taken = list(task.records(range(batch.num_rows), names.__getitem__, partial(row_place, batch)))
             batch = batch.take(pa.array(taken, pa.int64()))
             if not taken:
                 continue

@@ -11,6 +11,7 @@ dropped is left out where hashes are compared. A row takes 24 bytes (bands 12): 
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from hashlib import blake2b
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus import row_place
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, utf8
 from pipeline.task import Task
@@ -89,7 +91,7 @@ def hash_documents(task: Task) -> None:
         for number in range(reader.num_record_batches):
             batch = reader.get_batch(number)
             langs = batch.column("lang").to_pylist()
-            taken: I64 = np.fromiter(task.records(range(batch.num_rows), langs.__getitem__), np.int64)
+            taken: I64 = np.fromiter(task.records(range(batch.num_rows), langs.__getitem__, partial(row_place, batch)), np.int64)
             line_counts = np.zeros(batch.num_rows, np.int64)
             if len(taken):
                 part = batch if len(taken) == batch.num_rows else batch.take(pa.array(taken))

@@ -21,12 +21,14 @@ a time as hold AT_ONCE (32 MiB); `join` 85 bytes an edge of its part. A componen
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from pipeline.corpus import row_place
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, utf8
 from pipeline.task import Task
@@ -141,7 +143,7 @@ def shingles(task: Task) -> None:
             mine = part_of[starts[number] : starts[number + 1]]
             batch = reader.get_batch(number)
             langs = batch.column("lang").to_pylist()
-            some = np.fromiter(task.records(np.flatnonzero(mine >= 0).tolist(), langs.__getitem__), np.int64)
+            some = np.fromiter(task.records(np.flatnonzero(mine >= 0).tolist(), langs.__getitem__, partial(row_place, batch)), np.int64)
             if not len(some):
                 continue
             found, edges = minhash.distinct_shingles(*utf8(batch.column("text").take(pa.array(some))))

@@ -15,12 +15,14 @@ alignment group, and equal texts (a passage that several questions share), count
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus import row_place
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, read_table, rows, utf8
 from pipeline.task import Task
@@ -111,7 +113,7 @@ def overlap(task: Task) -> None:
     for number in range(reader.num_record_batches):
         batch = reader.get_batch(number)
         langs = batch.column("lang").to_pylist()
-        taken = np.fromiter(task.records(range(batch.num_rows), langs.__getitem__), np.int64)
+        taken = np.fromiter(task.records(range(batch.num_rows), langs.__getitem__, partial(row_place, batch)), np.int64)
         flags = np.zeros(batch.num_rows, np.bool_)
         if len(taken):
             part = batch.take(pa.array(taken)) if len(taken) < batch.num_rows else batch

@@ -7,12 +7,14 @@ cleaned pairs, a batch at a time -> pair rules on columns, held-out, contaminate
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipeline.corpus import row_place
 from pipeline.manifest import Shard
 from pipeline.tables import open_file
 from pipeline.task import Task
@@ -41,8 +43,11 @@ def judge_pairs(task: Task) -> None:
     wanted = dict.fromkeys(("group", "lang_a", "lang_b", "text_a", "text_b", *columns_of(names)))
     base = 0
     for number in range(reader.num_record_batches):
-        batch = reader.get_batch(number).select(list(wanted))
-        taken = np.fromiter(task.records(range(batch.num_rows), labels[base : base + batch.num_rows].__getitem__), np.int64)
+        whole = reader.get_batch(number)
+        batch = whole.select(list(wanted))
+        taken = np.fromiter(
+            task.records(range(batch.num_rows), labels[base : base + batch.num_rows].__getitem__, partial(row_place, whole)), np.int64
+        )
         if len(taken):
             part = batch if len(taken) == batch.num_rows else batch.take(pa.array(taken))
             reason = reasons(part, task.settings["pairs"], names)

@@ -9,7 +9,7 @@ Tables are cut at `max_shard_bytes` of text, so that a stream that one worker ha
 from __future__ import annotations
 
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from importlib import import_module
 
@@ -53,7 +53,7 @@ def read_unit(task: Task) -> None:
             rows.begin(bytes.fromhex(plain["sha256"]), plain["name"].partition("/")[2])
             part = Slice(**plain["slice"])
             items = module.read(lambda url=file.url: open_source(url), file, part, config)
-            for found in task.records(items, _lang_of):
+            for found in task.records(items, _lang_of, partial(_place, rows.name), rows.name):
                 item = found.make() if isinstance(found, Pending) else found
                 if isinstance(item, Record):
                     rows.document(item)
@@ -68,6 +68,10 @@ def read_unit(task: Task) -> None:
                     rows.pair(item)
         rows.count()
     task.counts["damaged_bytes"] = damaged_bytes
+
+
+def _place(name: str, item: Item | Pending) -> str:
+    return f"{name} at {item.offset}"
 
 
 def _lang_of(item: Item | Pending) -> str:

@@ -113,5 +113,6 @@ Item = Record | Pair | Dropped | Damaged
 class Pending:
     """A record that a native library is yet to make. It has its number by then, so one that kills its worker can be set apart."""
 
+    offset: int
     lang: str | None
     make: Callable[[], Item]

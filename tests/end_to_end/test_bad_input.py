@@ -148,6 +148,7 @@ def test_without_npm_a_package_source_says_what_to_install_or_to_give_instead(tm
 # ---------------------------------------------------------------- text
 
 
+@pytest.mark.fault("I4")
 def test_a_truncated_gz_is_quarantined_at_its_byte_and_the_rest_goes_on(tmp_path: Path, cli: Cli) -> None:
     file = _project(tmp_path)
     whole = gzip.compress((tmp_path / "text" / "de.txt").read_bytes(), mtime=0)
@@ -173,6 +174,7 @@ def test_a_truncated_gz_is_quarantined_at_its_byte_and_the_rest_goes_on(tmp_path
     assert not list((tmp_path / "other").glob("artifacts/ingest/*/manifest.json"))
 
 
+@pytest.mark.fault("I6")
 def test_lines_that_are_not_utf8_are_quarantined_one_by_one(tmp_path: Path, cli: Cli) -> None:
     file = _project(tmp_path, stages={"ingest": {"sources": [{**ONE_SOURCE["sources"][0], "documents": "line"}]}})
     source = tmp_path / "text" / "de.txt"
@@ -194,6 +196,7 @@ def test_lines_that_are_not_utf8_are_quarantined_one_by_one(tmp_path: Path, cli:
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n\t\n\n"], ids=["no byte", "no word"])
+@pytest.mark.fault("I7")
 def test_a_corpus_without_text_ends_the_run(tmp_path: Path, cli: Cli, content: bytes) -> None:
     file = _project(tmp_path)
     for lang in ("en", "de"):
@@ -204,6 +207,7 @@ def test_a_corpus_without_text_ends_the_run(tmp_path: Path, cli: Cli, content: b
     assert not list((tmp_path / "storage").glob("artifacts/*/*/manifest.json"))
 
 
+@pytest.mark.fault("I7")
 def test_a_corpus_of_which_nothing_is_kept_ends_the_run(tmp_path: Path, cli: Cli) -> None:
     error = _failed(cli("run", _project(tmp_path), "stages.dedup.length.min_characters=100000"), 4)
     assert error.startswith("error: vocabulary: there is no text to learn words from. Check `show … dedup ledger`")
@@ -211,6 +215,7 @@ def test_a_corpus_of_which_nothing_is_kept_ends_the_run(tmp_path: Path, cli: Cli
     assert _sums_hold(tmp_path / "storage")
 
 
+@pytest.mark.fault("I7")
 def test_an_empty_language_is_a_warning_and_the_others_go_on(tmp_path: Path, cli: Cli) -> None:
     file = _project(tmp_path, languages=("en", "de", "ru", "fr"))
     (tmp_path / "text" / "ru.txt").write_bytes(b"\n\n")
@@ -224,6 +229,7 @@ def test_an_empty_language_is_a_warning_and_the_others_go_on(tmp_path: Path, cli
     assert _sums_hold(tmp_path / "storage") > 6
 
 
+@pytest.mark.fault("I10")
 def test_norwegian_is_a_language_and_not_a_false(tmp_path: Path, cli: Cli) -> None:
     tiny.make(tmp_path)
     (tmp_path / "text" / "no.txt").write_text(tiny.text("de"))
@@ -262,6 +268,7 @@ def test_a_storage_that_is_no_folder_is_said_before_the_start(tmp_path: Path) ->
         assert "Give another folder (storage=/data/xlm) or mend its permissions." in said
 
 
+@pytest.mark.fault("I3")
 def test_a_storage_that_cannot_be_written_is_said_before_the_start(tmp_path: Path) -> None:
     with _mounted(tmp_path / "mount", "ro,size=1m") as folder:
         said = _refused(_project(tmp_path), 3, f"storage={folder}")
@@ -269,6 +276,7 @@ def test_a_storage_that_cannot_be_written_is_said_before_the_start(tmp_path: Pat
 
 
 @pytest.mark.parametrize("free", [0, 8], ids=["full", "nearly full"])
+@pytest.mark.fault("I3")
 def test_a_disk_that_is_full_before_the_run_is_said_before_the_start(tmp_path: Path, free: int) -> None:
     with _mounted(tmp_path / "mount", "size=32m") as folder:
         with (folder / "filler").open("wb") as filler, contextlib.suppress(OSError):
@@ -279,6 +287,7 @@ def test_a_disk_that_is_full_before_the_run_is_said_before_the_start(tmp_path: P
     assert "No space left on device" in said if not free else "at least 64 MiB are needed to start. Free some space." in said
 
 
+@pytest.mark.fault("I3")
 def test_a_disk_that_fills_up_during_the_run_ends_it_and_the_next_goes_on(tmp_path: Path, cli: Cli) -> None:
     file = _project(tmp_path)
     assert cli("run", file, f"storage={tmp_path / 'control'}").code == 0
@@ -315,6 +324,7 @@ def test_a_disk_that_fills_up_during_the_run_ends_it_and_the_next_goes_on(tmp_pa
 @pytest.mark.parametrize(
     "place", ["publish.before_sync", "publish.before_rename", "publish.after_rename", "manifest.before", "manifest.after", "state.after"]
 )
+@pytest.mark.fault("I3")
 def test_a_write_that_fails_at_any_commit_border_ends_the_run_and_the_next_goes_on(
     tmp_path: Path, cli: Cli, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
@@ -332,6 +342,7 @@ def test_a_write_that_fails_at_any_commit_border_ends_the_run_and_the_next_goes_
 
 
 @pytest.mark.slow
+@pytest.mark.fault("I3")
 def test_a_disk_that_fills_up_ends_a_run_with_its_own_ray_and_mlflow_the_same_way(tmp_path: Path) -> None:
     file = tiny.make(tmp_path)
     with _mounted(tmp_path / "mount", "size=90m") as folder:

@@ -33,12 +33,14 @@ def units(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(top)): path.read_bytes() for path in sorted(top.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.fault("R1")
 def test_one_worker_in_other_surroundings_makes_the_same_bytes(tmp_path: Path, control: Path) -> None:
     same_bytes(tmp_path, control, "cluster.workers=1", env={**SHUFFLED, **ELSEWHERE})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("workers", "env"), [(2, SHUFFLED), (2, ELSEWHERE), (2, TURKISH), (3, {}), (1, {})])
+@pytest.mark.fault("R1")
 def test_neither_workers_nor_surroundings_change_a_byte(tmp_path: Path, control: Path, workers: int, env: dict[str, str]) -> None:
     same_bytes(tmp_path, control, f"cluster.workers={workers}", env=env)
 
@@ -74,6 +76,7 @@ def heals(folder: Path, control: Path, *args: str) -> str:
     return done.stderr
 
 
+@pytest.mark.fault("I1")
 def test_a_flipped_bit_is_found_by_status_and_its_file_made_again(copied: Path, control: Path) -> None:
     victim = shard(copied, "pack", "packing")
     tiny.flip(victim)
@@ -94,6 +97,7 @@ def test_a_flipped_bit_is_found_by_status_and_its_file_made_again(copied: Path, 
         ("encode", "tokens", "pack"),
     ],
 )
+@pytest.mark.fault("I1")
 def test_a_flipped_bit_in_a_shard_is_named_by_its_reader_and_the_shard_made_again(
     copied: Path, control: Path, stage: str, slot: str, reader: str
 ) -> None:
@@ -118,6 +122,7 @@ def test_a_flipped_bit_in_the_vocabulary_is_named_and_the_vocabulary_made_again(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", ["clean", "pack"])
+@pytest.mark.fault("I1")
 def test_a_flipped_bit_in_a_manifest_is_named_and_the_manifest_made_again(copied: Path, control: Path, stage: str) -> None:
     (victim,) = copied.glob(f"storage/artifacts/{stage}/*/manifest.json")
     tiny.flip(victim)
@@ -130,6 +135,7 @@ def test_a_flipped_bit_in_a_manifest_is_named_and_the_manifest_made_again(copied
 
 
 @pytest.mark.slow
+@pytest.mark.fault("I1")
 def test_a_flipped_bit_in_a_units_record_has_the_unit_worked_again(copied: Path, control: Path) -> None:
     victim = shard(copied, "clean", "documents")
     tiny.flip(victim.with_name(f"{victim.name.split('.')[0]}.json"))

@@ -92,6 +92,7 @@ def test_help_imports_no_heavy_library() -> None:
     [(["run", "FILE"], 2.0), (["plan", "FILE"], 1.0), (["plan", str(ROOT / "pipeline.yaml")], 1.0), (["--help"], 1.0)],
     ids=["run", "plan", "plan of the default file", "help"],
 )
+@pytest.mark.fault("R2")
 def test_what_does_nothing_returns_at_once(project: Path, arguments: list[str], seconds: float) -> None:
     best = 1e9
     for _ in range(3):
@@ -104,6 +105,7 @@ def test_what_does_nothing_returns_at_once(project: Path, arguments: list[str], 
     assert best < seconds * crowding
 
 
+@pytest.mark.fault("R3")
 def test_touched_files_and_edited_comments_change_nothing(project: Path, cli: Cli) -> None:
     for source in (*project.parent.glob("text/*"), *project.parent.glob("pairs/*")):
         os.utime(source, ns=(1, 1))
@@ -126,6 +128,7 @@ def test_another_machine_shape_changes_nothing(project: Path, cli: Cli) -> None:
 # ---------------------------------------------------------------- something changed
 
 
+@pytest.mark.fault("R4")
 def test_a_changed_setting_reruns_its_stage_and_what_hangs_on_it_as_plan_had_said(project: Path, cli: Cli) -> None:
     override = "stages.vocabulary.size=720"
     plan = {row["stage"]: row for row in json.loads(cli("plan", project, override, "--json").out)}
@@ -188,6 +191,7 @@ def test_from_and_until_run_a_part_and_refuse_what_cannot_be(project: Path, cli:
 
 
 @pytest.mark.parametrize("is_listed", [True, False], ids=["in a language of the file", "in a language added to the file"])
+@pytest.mark.fault("R4")
 def test_of_a_new_language_file_only_its_own_units_are_read_and_cleaned(project: Path, cli: Cli, is_listed: bool) -> None:
     folder = project.parent
     lang = "fr" if is_listed else "it"
@@ -259,6 +263,7 @@ def test_gc_names_what_is_not_referred_to_and_deletes_it_only_when_told(project:
     assert cli("status", project, "stages.vocabulary.size=720", "--verify").code == 0
 
 
+@pytest.mark.fault("I1")
 def test_a_flipped_byte_is_found_by_verify_named_and_made_again(project: Path, cli: Cli) -> None:
     storage = project.parent / "storage"
     digests = tiny.exact_digests(storage)

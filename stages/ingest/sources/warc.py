@@ -54,7 +54,7 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
             elif item.headers.get("warc-type", "").lower() != "response":
                 yield Dropped(item.offset, 0, "record_type", lang)
             else:
-                yield Pending(lang, partial(_page, item, lang, config))
+                yield Pending(item.offset, lang, partial(_page, item, lang, config))
 
 
 def _page(record: WarcRecord, lang: str | None, config: Config) -> Item:

@@ -64,7 +64,7 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
             if reason is not None:
                 yield Dropped(item.offset, item.ordinal, reason, lang)
             else:
-                yield Pending(lang, partial(_document, item, page, site, lang, config))
+                yield Pending(item.offset, lang, partial(_document, item, page, site, lang, config))
 
 
 def _site(open_raw: OpenRaw, file: SourceFile, config: Config) -> Site:

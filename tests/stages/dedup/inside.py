@@ -16,7 +16,7 @@ from pipeline.manifest import Shard
 from pipeline.stage import Output, Summary
 from pipeline.storage import Storage
 from pipeline.tables import rows, utf8, write_table
-from pipeline.task import Task, UnitResult, find, function_of
+from pipeline.task import Apart, Task, UnitResult, find, function_of
 from pipeline.text.hashing import hash128
 from pipeline.text.measures import Measurer
 from pipeline.units import Phase, Unit, Workshop, unit_key
@@ -112,7 +112,7 @@ class Stage:
                 key = unit_key(workshop, phase, unit)
                 found = find(self.storage, "dedup", phase.name, key)
                 if found is None:
-                    skip = poison.get(phase.name, frozenset())
+                    skip = tuple(sorted(poison.get(phase.name, frozenset())))
                     task = Task(
                         self.storage,
                         "dedup",
@@ -122,7 +122,7 @@ class Stage:
                         dict(unit.argument),
                         dict(phase.settings),
                         dict(phase.given),
-                        skip,
+                        Apart(skip),
                         None,
                     )
                     function_of(phase.function)(task)

@@ -70,6 +70,7 @@ def test_a_wrong_setting_is_refused_with_its_reason(fields: dict[str, Any], mess
         text.Config(kind="text", **fields)
 
 
+@pytest.mark.fault("I10")
 def test_a_code_such_as_no_is_a_string_everywhere() -> None:
     for code in ("no", "on", "y"):
         assert [r.lang for r in run(text, plain(lang=code), b"a\n") if isinstance(r, Record)] == [code]
@@ -230,6 +231,7 @@ def test_a_json_line_gives_the_fields_that_are_named() -> None:
         ('{"text": "a", "lang": "\\udfff"}', "lone_surrogate"),
     ],
 )
+@pytest.mark.fault("I6")
 def test_a_bad_json_line_is_quarantined_and_reading_goes_on(line: str, reason: str) -> None:
     data = f'{{"text": "before"}}\n{line}\n{{"text": "after"}}\n'.encode()
     found = run(jsonl, as_json(lang_field="lang"), data)
@@ -351,6 +353,7 @@ def test_a_file_without_its_footer_is_quarantined_once() -> None:
         )
 
 
+@pytest.mark.fault("I4")
 def test_a_broken_row_group_is_quarantined_and_the_next_goes_on() -> None:
     import pyarrow.parquet as pq
 
@@ -362,6 +365,7 @@ def test_a_broken_row_group_is_quarantined_and_the_next_goes_on() -> None:
     assert [r.offset for r in found if isinstance(r, Record)] == [*range(100), *range(200, 300)]
 
 
+@pytest.mark.fault("I5")
 def test_a_table_that_expands_without_end_is_stopped() -> None:
     import pyarrow as pa
 

@@ -32,6 +32,7 @@ def unpack(data: bytes, kind: Compression, caps: Caps | None = None) -> tuple[by
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault("I4")
 def test_several_members_are_one_text(kind: Compression) -> None:
     packed = b"".join(PACK[kind](TEXT[at : at + 100_000]) for at in range(0, len(TEXT), 100_000)) + PACK[kind](b"") + PACK[kind](b"end")
     assert unpack(packed, kind) == (TEXT + b"end", None)
@@ -39,6 +40,7 @@ def test_several_members_are_one_text(kind: Compression) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.999])
+@pytest.mark.fault("I4")
 def test_a_truncated_stream_gives_what_was_whole_and_says_where_it_ends(kind: Compression, share: float) -> None:
     packed = PACK[kind](TEXT)
     packed = packed[: max(int(len(packed) * share), 0)] if share < 0.9 else packed[:-1]
@@ -51,6 +53,7 @@ def test_a_truncated_stream_gives_what_was_whole_and_says_where_it_ends(kind: Co
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault("I4")
 def test_truncation_between_members_is_no_damage_but_within_the_second_it_is(kind: Compression) -> None:
     one = PACK[kind](b"one\n")
     assert unpack(one, kind) == (b"one\n", None)
@@ -59,6 +62,7 @@ def test_truncation_between_members_is_no_damage_but_within_the_second_it_is(kin
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault("I4")
 def test_garbage_behind_the_last_member_is_damage_and_costs_nothing_before_it(kind: Compression) -> None:
     found, damage = unpack(PACK[kind](TEXT) + b"<html>not found</html>", kind)
     assert found == TEXT
@@ -77,6 +81,7 @@ def test_zero_padding_behind_a_member_is_padding(kind: Compression) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault("I4")
 def test_a_flipped_byte_never_goes_unseen(kind: Compression) -> None:
     packed = bytearray(PACK[kind](TEXT))
     seen = 0
@@ -107,6 +112,7 @@ def test_what_is_delivered_does_not_hang_on_how_the_file_is_read(kind: Compressi
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.fault("I5")
 def test_a_bomb_is_stopped_by_its_ratio_in_bounded_memory(kind: Compression) -> None:
     member = PACK[kind](bytes(64 << 20))
     bomb = member * 4
@@ -125,6 +131,7 @@ def test_a_bomb_is_stopped_by_its_ratio_in_bounded_memory(kind: Compression) -> 
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "none"])
+@pytest.mark.fault("I5")
 def test_a_stream_is_stopped_by_its_size_in_all(kind: Compression) -> None:
     packed = TEXT if kind == "none" else PACK[kind](TEXT)
     found, damage = unpack(packed, kind, Caps(max_bytes=len(TEXT) - 1))
@@ -132,6 +139,7 @@ def test_a_stream_is_stopped_by_its_size_in_all(kind: Compression) -> None:
     assert unpack(packed, kind, Caps(max_bytes=len(TEXT))) == (TEXT, None)
 
 
+@pytest.mark.fault("I5")
 def test_a_window_that_wants_too_much_memory_is_refused() -> None:
     parameters = zstandard.ZstdCompressionParameters(window_log=29)
     compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
@@ -139,6 +147,7 @@ def test_a_window_that_wants_too_much_memory_is_refused() -> None:
     assert found == b"" and damage is not None and damage.reason == "corrupt" and "memory" in damage.detail
 
 
+@pytest.mark.fault("I5")
 def test_a_nested_archive_is_unpacked_once() -> None:
     inner = gzip.compress(b"text", mtime=0)
     assert unpack(gzip.compress(inner), "gz") == (inner, None)
@@ -210,6 +219,7 @@ def test_lines_agree_with_a_slow_reference_however_the_chunks_fall(parts: list[b
     assert list(lines(chunked(data, *sizes), limit)) == slow_lines(data, limit)
 
 
+@pytest.mark.fault("I6")
 def test_the_policy_for_ends_of_lines_marks_and_nul() -> None:
     data = "\ufeffone\r\ntwo\u2028still\x0b\x0c\x85\n\nthr\0ee\rx\nlast".encode()
     assert [(line.decode() if not isinstance(line, Damaged) else line) for _, line in lines(iter([data]))] == [  # type: ignore[misc]
@@ -221,6 +231,7 @@ def test_the_policy_for_ends_of_lines_marks_and_nul() -> None:
     ]
 
 
+@pytest.mark.fault("I6")
 def test_a_line_over_the_limit_is_skipped_without_being_held() -> None:
     def giant() -> Iterator[bytes]:
         yield b"first\n"
@@ -250,6 +261,7 @@ def test_a_line_that_damage_cuts_short_belongs_to_the_damage() -> None:
     assert list(lines(iter([b"whole\n", Damaged(6, None, "truncated", True, "here")])))[1] == Damaged(6, None, "truncated", True, "here")
 
 
+@pytest.mark.fault("I6")
 def test_text_is_strict_utf8_and_a_bad_byte_is_named() -> None:
     assert decode("añ\0\u2028".encode()) == "añ\0\u2028"
     for bad in (b"ok\xff", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"cut\xe2\x82"):
