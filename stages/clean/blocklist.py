@@ -135,8 +135,8 @@ class Blocklist:
 
     @classmethod
     def read(cls, storage: Storage, given: Mapping[str, Any]) -> Blocklist:
-        """As `read_lists` wrote them; `given` is empty where there are none."""
-        if not given:
+        """As `read_lists` wrote them; `given` names none where there are none."""
+        if "addresses" not in given:
             return cls(None, {})
         shards = {name: Shard(**given[name]) for name in ("addresses", "words.json")}
         plain = json.loads(storage.local(shards["words.json"].path, shards["words.json"].sha256).read_text("utf-8"))

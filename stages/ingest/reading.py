@@ -24,6 +24,8 @@ from pipeline.text import languages
 from stages.ingest.records import Damaged, Dropped, Item, Pair, Pending, Record, Slice, SourceFile
 from stages.ingest.sources import SOURCES
 
+PLACES = ("path", "other")
+"""Settings of a source that say where it lies: outside its key, since what lies there is in it by content."""
 _DAMAGE = pa.schema(
     [
         pa.field("source", pa.string(), nullable=False),
@@ -38,7 +40,9 @@ _DAMAGE = pa.schema(
 def read_unit(task: Task) -> None:
     """Worker: read the files of a unit into documents, bitext and damage."""
     module = import_module(SOURCES[task.settings["source"]["kind"]])
-    config = module.Config.model_validate_json(json.dumps({**task.settings["source"], **task.given}))
+    config = module.Config.model_validate_json(
+        json.dumps({**task.settings["source"], **{name: task.given[name] for name in PLACES if name in task.given}})
+    )
     limit = task.settings["max_shard_bytes"]
     damaged_bytes = 0
     with (

@@ -26,14 +26,12 @@ from stages.ingest import Config
 from stages.ingest.aligned import pair_aligned
 from stages.ingest.listing import missing_languages
 from stages.ingest.partners import partners
-from stages.ingest.reading import code_of
+from stages.ingest.reading import PLACES, code_of
 from stages.ingest.records import Slice, SourceFile
 from stages.ingest.sources import SOURCES
 
 GROUP_CUT = 16
 """A group of small files ends behind a file whose digest is a multiple of this, so after 16 files on average."""
-PLACES = ("path", "other")
-"""Settings that say where the files of a source lie: no part of a key."""
 
 
 @dataclass(frozen=True)

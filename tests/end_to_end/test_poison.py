@@ -113,7 +113,7 @@ def test_a_document_that_kills_clean_is_set_apart_by_its_id(
 @pytest.mark.fault("I8")
 def test_a_pair_that_kills_clean_is_set_apart_by_its_id(tmp_path: Path, whole: Path, cli: Cli) -> None:
     file = again(tmp_path / "p", whole, "clean")
-    named = refused_then_borne(cli, file, Poison("clean.bitext", "stages.clean.work._clean"))
+    named = refused_then_borne(cli, file, Poison("clean.bitext", "stages.clean.work.numerals"))
     before = rows_of(whole, "clean", "bitext")
     (culprit,) = [row for row in before if repeats.MARK in row["text_a"]]
     assert named == f"id {culprit['id'].hex()}, de-en.tsv at {culprit['offset']}"
@@ -148,9 +148,7 @@ def test_what_kills_dedup_is_decided_to_be_poison_and_all_other_decisions_are_th
     assert before[culprit["id"]]["keep"]
     assert (after.pop(culprit["id"])["reason"], before.pop(culprit["id"])["reason"]) == ("poison", "")
     assert after == before
-    other_units_are_the_same(
-        file.parent, whole, "dedup", poison.phase.partition(".")[2].replace("judge", "decide").replace("hash", "decide"), but=1
-    )
+    other_units_are_the_same(file.parent, whole, "dedup", poison.phase.partition(".")[2], but=1)
     assert quarantined(file.parent, "dedup", ledger) == {"poison": 1}
 
 
@@ -171,7 +169,7 @@ def test_a_document_that_kills_the_search_for_near_copies_is_found_and_compared_
 @pytest.mark.fault("I8")
 def test_a_record_that_kills_ingest_is_set_apart_by_source_and_offset(tmp_path: Path, whole: Path, cli: Cli) -> None:
     file = again(tmp_path / "p", whole, "ingest")
-    named = refused_then_borne(cli, file, Poison("ingest.read", "stages.ingest.work._document"))
+    named = refused_then_borne(cli, file, Poison("ingest.read", "stages.ingest.reading._Rows.document"))
     before = rows_of(whole, "ingest", "documents")
     (culprit,) = [row for row in before if repeats.MARK in row["text"]]
     assert named == f"de.jsonl at {culprit['offset']}"
