@@ -38,21 +38,21 @@ def ingest(
         files = [replace(file, name=f"{number}/{file.name}") for file in found]
         assert files, source.path
         digests = source_digests(storage, files, remember=False)
-        for unit in work._units(config, number, [(file, digests[file.url]) for file in files], LANGUAGES):
-            settings = {"source": source.model_dump(mode="json", exclude={"path"})}
+        for unit in work._units(config, number, [work._File(file, digests[file.url]) for file in files], LANGUAGES):
+            settings = {"source": source.model_dump(mode="json", exclude={"path"}), "max_shard_bytes": unit_bytes}
             plain = {"key": unit.content, "argument": dict(unit.argument), "label": unit.label}
             execute(
                 {
                     "root": storage.root, "attempt": "attempt-1", "started": "tmp/started", "stage": "ingest", "phase": "read",
-                    "function": "stages.ingest.work:read_unit", "settings": settings, "given": {"path": source.path}, "unit": "documents",
-                    "units": [plain], "skip": list(skip), "only": None,
+                    "function": "stages.ingest.reading:read_unit", "settings": settings, "given": {"path": source.path}, "unit": "documents",
+                    "units": [plain], "skip": list(skip), "cut": [], "trial": None, "memory_bytes": None,
                 }
             )  # fmt: skip
             done = find(storage, "ingest", "read", unit.content)
             assert done is not None
             ledger.add(done.ledger)
-            shard = done.files["documents"]
-            rows += read_table(storage.local(shard.path, shard.sha256)).to_pylist()
+            for shard in done.parts("documents"):
+                rows += read_table(storage.local(shard.path, shard.sha256)).to_pylist()
     ledger.check("all units")
     return ledger, sorted(rows, key=lambda row: bytes(row["id"]))
 
