@@ -16,7 +16,7 @@ from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 from pipeline.text.languages import lookup
 from stages.clean.rules import RULES
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("pycld2", "py3langid", "pyarrow")
 GRADE = Grade.EXACT
 INPUTS = {"documents": Slot(DOCUMENTS, "ingest"), "bitext": Slot(BITEXT, "ingest", optional=True)}

@@ -16,7 +16,7 @@ from pipeline.stage import Context, Input, Output, Summary
 from pipeline.tables import open_file, rows, utf8
 from pipeline.task import Task
 from pipeline.text import languages
-from pipeline.text.identify import NOT_IDENTIFIED, identify
+from pipeline.text.identify import identify_all
 from pipeline.text.languages import Language
 from pipeline.text.measures import Measurer
 from pipeline.units import Phase, Unit
@@ -88,9 +88,9 @@ def clean_documents(task: Task) -> None:
             columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
             columns |= {"text": texts.cast(pa.string()), "raw_characters": pc.utf8_length(raw)}
             columns |= {name: pa.array(values, pa.int32()) for name, values in measurer.measure(*utf8(texts), langs).items()}
-            found = [identify(text) for text in cleaned] if task.settings["identify"] else [NOT_IDENTIFIED] * len(cleaned)
-            columns["identified"] = pa.array([each.lang for each in found], pa.string())
-            columns["identified_score"] = pa.array([each.score for each in found], pa.int32())
+            found, scores = identify_all(cleaned) if task.settings["identify"] else (["und"] * len(cleaned), [0] * len(cleaned))
+            columns["identified"] = pa.array(found, pa.string())
+            columns["identified_score"] = pa.array(scores, pa.int32())
             table.batch(columns)
             for lang, count in Counter(langs).items():
                 task.ledger.keep(lang, count)
