@@ -9,6 +9,7 @@ offset             int64       byte offset in the decompressed source (row numbe
 raw_characters                 int32, before cleaning
 identified                     string, language that identification names, `und` if none
 identified_score               int32, 1/10000
+foreign_line_share             int32, 1/10000: characters in lines of another language, of those in all lines that could be judged; -1 where none could
 the other names of MEASURES         int32; what each is and its unit stands in `pipeline.text.measures`
 """
 
@@ -53,6 +54,7 @@ def cleaned_schema() -> Any:
     measured = [pa.field("raw_characters", pa.int32(), nullable=False)]
     measured += [pa.field(name, pa.int32(), nullable=False) for name in MEASURES]
     measured += [pa.field("identified", pa.string(), nullable=False), pa.field("identified_score", pa.int32(), nullable=False)]
+    measured += [pa.field("foreign_line_share", pa.int32(), nullable=False)]
     return pa.schema([*schema(), *measured])
 
 

@@ -231,8 +231,8 @@ def _settle(doubt: _Doubt, second: str | None, probability: int) -> tuple[str, i
     if second is None:
         return lang, share
     if percent < MIN_PERCENT:
-        listed = {_canonical(label) for _, label, _, _ in doubt.details}
-        lang, share = (second, probability) if second in listed else (lang, share)
+        listed = {_canonical(label): 100 * int(part) for _, label, part, _ in reversed(doubt.details)}
+        lang, share = (second, min(listed[second], probability)) if second in listed else (lang, share)
         return (chinese(doubt.text) or lang, share) if lang in _CHINESE else (lang, share)
     return _serbian(second, doubt.text), min(share, probability)
 

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from pydantic import Field, field_validator
 
 from pipeline.artifacts import BITEXT, DOCUMENTS
-from pipeline.config import Section, known_names
-from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from pipeline.config import NonEmpty, Section, known_names, outside
+from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
+from pipeline.storage import Source
 from pipeline.text.languages import lookup
 from stages.clean.rules import RULES
 
@@ -31,6 +32,10 @@ class Config(Section):
 
     identify: bool = True
     """Whether the language of each document is identified; the rule `language` of dedup judges none without it."""
+    identify_lines: bool = True
+    """Whether long lines are identified too, for the rule `foreign_lines` of dedup."""
+    identify_model: NonEmpty | None = outside(None)
+    """fastText model (lid.176, GlotLID, …) that identifies in place of pycld2 and py3langid; needs the extra `fasttext`. Its content is part of the key."""
     stop_words: dict[str, tuple[str, ...]] = Field({"en": ("the", "be", "to", "of", "and", "that", "have", "with")})
     """Stop words by language, spelled as they stand in text; those present are counted for the rule `gopher` (its eight English ones by default)."""
 
@@ -43,6 +48,15 @@ class Config(Section):
     @classmethod
     def _rules_are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         return known_names(names, RULES, "rule")
+
+
+def list_inputs(config: Config, context: ListContext) -> list[Source]:
+    """The identification model, whose content is part of the key."""
+    if config.identify_model is None:
+        return []
+    from stages.clean import models
+
+    return models.list_models(config, context)
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

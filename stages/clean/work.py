@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -16,11 +17,11 @@ from pipeline.stage import Context, Input, Output, Summary
 from pipeline.tables import open_file, rows, utf8
 from pipeline.task import Task
 from pipeline.text import languages
-from pipeline.text.identify import identify_all
 from pipeline.text.languages import Language
 from pipeline.text.measures import Measurer
 from pipeline.units import Phase, Unit
-from stages.clean import Config
+from stages.clean import Config, identification
+from stages.clean.identification import Identification
 from stages.clean.rules import Rule, load
 
 
@@ -29,11 +30,12 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     settings: dict[str, dict[str, Any]] = {
         "documents": {
             "rules": list(config.rules),
-            "identify": config.identify,
             "stop_words": {k: list(v) for k, v in config.stop_words.items()},
+            **identification.settings_of(config),
         },
         "bitext": {"rules": list(config.rules)},
     }
+    model = identification.stored(context)
     ledgers: dict[str, Ledger] = {}
     changed: dict[str, int] = {}
     for slot, function in (("documents", "clean_documents"), ("bitext", "clean_pairs")):
@@ -41,6 +43,8 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
             continue
         shards = [shard for shard in inputs[slot].shards if shard.rows]
         phase = Phase(slot, f"stages.clean.work:{function}", settings[slot], slot)
+        if slot == "documents" and model is not None:
+            phase = replace(phase, side=(model.sha256,), given={"model": model.plain()})
         units = [Unit(shard.sha256, {"shard": shard.plain()}, shard.bytes, f"{slot} shard {shard.key[:12]}") for shard in shards]
         results = context.map(phase, units)
         output.add(slot, [result.files[slot] for result in results])
@@ -70,6 +74,7 @@ def clean_documents(task: Task) -> None:
     rules = load(tuple(task.settings["rules"]))
     changed = {name: 0 for name, _ in rules}
     measurer = Measurer(task.settings["stop_words"])
+    identified = Identification(task.settings, task)
     shard = Shard(**task.argument["shard"])
     reader = open_file(task.storage.local(shard.path, shard.sha256))
     with task.table("documents", documents.cleaned_schema()) as table:
@@ -88,9 +93,7 @@ def clean_documents(task: Task) -> None:
             columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
             columns |= {"text": texts.cast(pa.string()), "raw_characters": pc.utf8_length(raw)}
             columns |= {name: pa.array(values, pa.int32()) for name, values in measurer.measure(*utf8(texts), langs).items()}
-            found, scores = identify_all(cleaned) if task.settings["identify"] else (["und"] * len(cleaned), [0] * len(cleaned))
-            columns["identified"] = pa.array(found, pa.string())
-            columns["identified_score"] = pa.array(scores, pa.int32())
+            columns |= identified.columns(cleaned, langs)
             table.batch(columns)
             for lang, count in Counter(langs).items():
                 task.ledger.keep(lang, count)

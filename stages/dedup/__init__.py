@@ -15,7 +15,7 @@ from pipeline.config import Section, known_names
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 from stages.dedup.rules import RULES
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("pyarrow", "pycld2", "py3langid")
 GRADE = Grade.EXACT
 INPUTS = {
@@ -132,6 +132,22 @@ class LanguageRule(Section):
     """Shorter documents are not judged."""
 
 
+class ScriptRule(Section):
+    """How much of a document must be in the script of its language."""
+
+    min_script_share: float = Field(0.5, ge=0, le=1)
+    """Smallest share of letters that are of the script (wrong_script); bare codes of languages with several scripts are not judged."""
+    min_characters: int = Field(50, ge=0)
+    """Shorter documents are not judged."""
+
+
+class ForeignLinesRule(Section):
+    """How much of a document may be in another language."""
+
+    max_foreign_line_share: float = Field(0.5, ge=0, le=1)
+    """Largest share of characters in lines identified as another language (foreign_lines), where `clean` identifies lines."""
+
+
 class Decontamination(Section):
     """When a training document overlaps evaluation text."""
 
@@ -165,7 +181,7 @@ class PairRules(Section):
 class Config(Section):
     """Settings of dedup."""
 
-    rules: tuple[str, ...] = ("length", "repetition", "language")
+    rules: tuple[str, ...] = ("length", "repetition", "script", "language", "foreign_lines")
     """Decision rules in the order in which they are asked; see stages/dedup/rules."""
 
     @field_validator("rules")
@@ -185,6 +201,10 @@ class Config(Section):
     """FineWeb's rules; judged where `rules` names them."""
     language: LanguageRule = LanguageRule()
     """The language check."""
+    script: ScriptRule = ScriptRule()
+    """The script check."""
+    foreign_lines: ForeignLinesRule = ForeignLinesRule()
+    """Lines of another language."""
     decontamination: Decontamination = Decontamination()
     """Overlap with evaluation text."""
     lines: Lines | None = Lines()
