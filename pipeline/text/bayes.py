@@ -34,6 +34,7 @@ _SCORE_BITS = _WEIGHT_BITS + _LOG_BITS
 _EXP_BITS = 30
 _MAX_EXPONENT = 24
 """exp(-24) is below half of 2^-30."""
+_SUMS = 6
 _LOGS = 1 << 12
 """Counts up to this have a logarithm of their own; the few beyond it are taken for it."""
 
@@ -166,7 +167,8 @@ def _classify(
     for t in range(texts):
         longest = max(longest, offsets[t + 1] - offsets[t])
     seen = np.empty(longest, np.int64)
-    once = np.empty(width, np.int32)
+    sums = np.empty((_SUMS, width), np.int32)  # of the weights of features that stand there so many times: 32 bits add faster than 64
+    used = np.empty(_SUMS, np.int64)
     scores = np.empty(classes, np.int64)
     parts = np.empty(classes, np.int64)
     for t in range(texts):
@@ -182,37 +184,37 @@ def _classify(
         if distinct == 0:
             continue
         scores[:] = prior
-        once[:] = 0
-        summed = 0
+        sums[:] = 0
+        used[:] = 0
         for i in range(distinct):
             found = seen[i]
             count = counts[found]
             counts[found] = 0
-            if count == 1:
-                begins = uint64(found) * width
+            begins = uint64(found) * width
+            if count < _SUMS and used[count] < 60_000:  # 60,000 weights of 15 bits fill 31
+                sum_of_count = sums[count]
                 for c in range(width):
-                    once[c] += weights[begins + c]
-                summed += 1
-                if summed == 60_000:  # 60,000 weights of 15 bits fill 31
-                    for c in range(classes):
-                        scores[c] += once[c] * logs[1]
-                    once[:] = 0
-                    summed = 0
+                    sum_of_count[c] += weights[begins + c]
+                used[count] += 1
             else:
                 weight = logs[min(count, len(logs) - 1)]
-                begins = uint64(found) * width
                 for c in range(classes):
                     scores[c] += weights[begins + c] * weight
-        for c in range(classes):
-            scores[c] += once[c] * logs[1]
+        for count in range(1, _SUMS):
+            if used[count] > 0:
+                sum_of_count = sums[count]
+                for c in range(classes):
+                    scores[c] += sum_of_count[c] * logs[count]
         top = scores.max()
         root = _root((offsets[t + 1] - offsets[t]) << 32)
+        negligible = (_MAX_EXPONENT * root) << 13  # a division each is dear, and few classes come near the best
         total = 0
         parts[:] = 0
         for c in range(classes):
-            exponent = ((top - scores[c]) << 7) // root  # 2^20 times the difference over sqrt(bytes)
-            step = exponent >> 10
-            if step < len(powers) - 1:
+            behind = top - scores[c]
+            if behind < negligible:
+                exponent = (behind << 7) // root  # 2^20 times the difference over sqrt(bytes)
+                step = exponent >> 10
                 power = powers[step] - (((powers[step] - powers[step + 1]) * (exponent & 1023)) >> 10)
                 parts[first[c]] += power
                 total += power

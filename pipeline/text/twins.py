@@ -17,31 +17,26 @@ _MAX_CHARACTERS = 4_000
 
 
 @cache
-def _words(group: str) -> tuple[dict[str, str], dict[str, str], dict[str, tuple[int, ...]]]:
-    """Whole words and stems of a group with their language, and for the first three letters of stems their lengths, the longest first."""
-    whole: dict[str, str] = {}
-    stems: dict[str, str] = {}
+def _words(group: str) -> dict[str, list[tuple[str, bool, str]]]:
+    """The words of a group by their first three letters: word or stem, which of the two, language; the longest first."""
+    found: dict[str, list[tuple[str, bool, str]]] = {}
     for line in Path(__file__).with_name("twins.tsv").read_text(encoding="utf-8").splitlines()[1:]:
         named, code, words = line.split("\t")
         if named == group:
             for word in words.split():
-                target = stems if word.endswith("*") else whole
-                target[word.rstrip("*")] = code
-    lengths: dict[str, set[int]] = {}
-    for stem in stems:
-        lengths.setdefault(stem[:3], set()).add(len(stem))
-    return whole, stems, {head: tuple(sorted(each, reverse=True)) for head, each in lengths.items()}
+                found.setdefault(word[:3], []).append((word.rstrip("*"), word.endswith("*"), code))
+    for listed in found.values():
+        listed.sort(key=lambda each: (-len(each[0]), each))
+    return found
 
 
 def by_words(group: str, text: str) -> str | None:
-    """The language of the group with the most different words of its own in a text; None where none has more than the others."""
-    whole, stems, lengths = _words(group)
-    words = set(text[:_MAX_CHARACTERS].lower().split())
-    votes = [whole[word] for word in words if word in whole]
-    if stems:
-        for word in words:
-            if word[:3] in lengths and word not in whole:
-                votes += [stems[word[:length]] for length in lengths[word[:3]] if word[:length] in stems][:1]
+    """The language of the group with the most words of its own in a text; None where none has more than the others."""
+    listed = _words(group)
+    votes: list[str] = []
+    for word in text[:_MAX_CHARACTERS].lower().split():
+        if (start := word[:3]) in listed:
+            votes += [code for known, is_stem, code in listed[start] if word == known or (is_stem and word.startswith(known))][:1]
     if not votes:
         return None
     counts = {code: votes.count(code) for code in votes}
