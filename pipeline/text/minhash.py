@@ -374,3 +374,15 @@ def line_hashes(
     """
     text_of, line_of, first, second, lines = _line_hashes(data, offsets, min_characters, classes(), lowered())
     return text_of, line_of, first, second, lines
+
+
+@njit(cache=True)
+def count_lines(data: Any, offsets: Any) -> Any:
+    """The number of lines of each text, one more than it has line feeds; int32, shape (texts,)."""
+    out = np.ones(len(offsets) - 1, np.int32)
+    for t in range(len(out)):
+        feeds = 0
+        for at in range(offsets[t], offsets[t + 1]):
+            feeds += data[at] == 10
+        out[t] += feeds
+    return out

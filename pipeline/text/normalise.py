@@ -35,6 +35,12 @@ _LINE_EDGE = re.compile(" ?\n ?")
 _BLANK_LINES = re.compile("\n{3,}")
 
 
+def changed_characters() -> list[int]:
+    """Code points below U+323B0, other than space and line feed, that are removed or replaced wherever they stand (step 6 aside)."""
+    every = "".join(map(chr, range(0x323B0)))
+    return [0x2581, 0x2585, *(match.start() for match in _UNUSUAL.finditer(every))]
+
+
 def normalise(text: str) -> str:
     """The text in the form described at the head of this file; `normalise(normalise(x)) == normalise(x)`."""
     if _UNUSUAL.search(text):

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -21,7 +22,9 @@ from pipeline.text.languages import Language
 from pipeline.text.measures import Measurer
 from pipeline.units import Phase, Unit
 from stages.clean import Config
-from stages.clean.rules import Rule, load
+from stages.clean.rules import Rule, load, settled
+
+Rows = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
@@ -65,9 +68,23 @@ def _clean(text: str, language: Language | None, rules: list[tuple[str, Rule]], 
     return text
 
 
+def _unsettled(names: tuple[str, ...], texts: pa.Array) -> Rows:
+    """Rows of the texts that some rule may change."""
+    found = settled(names, *utf8(texts))
+    return np.arange(len(texts)) if found is None else np.flatnonzero(~found)
+
+
+def _replaced(texts: pa.Array, rows: Rows, others: list[str]) -> pa.Array:
+    """The texts with others in these rows."""
+    mask = np.zeros(len(texts), np.bool_)
+    mask[rows] = True
+    return pc.replace_with_mask(texts, pa.array(mask), pa.array(others, texts.type))
+
+
 def clean_documents(task: Task) -> None:
     """Worker: clean and measure one shard of documents."""
-    rules = load(tuple(task.settings["rules"]))
+    names = tuple(task.settings["rules"])
+    rules = load(names)
     changed = {name: 0 for name, _ in rules}
     measurer = Measurer(task.settings["stop_words"])
     shard = Shard(**task.argument["shard"])
@@ -82,13 +99,14 @@ def clean_documents(task: Task) -> None:
             if not taken:
                 continue
             known = {lang: _language(lang) for lang in set(langs)}
-            raw = batch.column("text")
-            cleaned = [_clean(text, known[lang], rules, changed) for text, lang in zip(raw.to_pylist(), langs, strict=True)]
-            texts = pa.array(cleaned, pa.large_string())
+            raw = batch.column("text").cast(pa.large_string())
+            waiting = _unsettled(names, raw)
+            some = [_clean(raw[row].as_py(), known[langs[row]], rules, changed) for row in waiting.tolist()]
+            texts = pa.array(some, pa.large_string()) if len(waiting) == len(raw) else _replaced(raw, waiting, some)
             columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
             columns |= {"text": texts.cast(pa.string()), "raw_characters": pc.utf8_length(raw)}
             columns |= {name: pa.array(values, pa.int32()) for name, values in measurer.measure(*utf8(texts), langs).items()}
-            found = [identify(text) for text in cleaned] if task.settings["identify"] else [NOT_IDENTIFIED] * len(cleaned)
+            found = [identify(text) for text in texts.to_pylist()] if task.settings["identify"] else [NOT_IDENTIFIED] * len(texts)
             columns["identified"] = pa.array([each.lang for each in found], pa.string())
             columns["identified_score"] = pa.array([each.score for each in found], pa.int32())
             table.batch(columns)

@@ -141,8 +141,7 @@ def judge_documents(task: Task) -> None:
                 continue
             reason, is_held = _reasons(batch, task, names, held)
             data, offsets = utf8(batch.column("text"))
-            least = task.settings["lines"]["min_characters"] if task.settings["lines"] is not None else 1 << 30
-            line_text, line_number, first, second, line_counts = minhash.line_hashes(data, offsets, least)
+            line_counts = minhash.count_lines(data, offsets)
             passed = (reason == "") & ~is_held
             some = np.flatnonzero(passed)
             if len(some):
@@ -157,8 +156,12 @@ def judge_documents(task: Task) -> None:
                     with_url = np.flatnonzero(passed & np.asarray(batch.column("url").is_valid()))
                     hashes = digests(batch.column("url").take(pa.array(with_url, pa.int64())), "url")
                     addresses.add(hashes, ids[with_url], ranks[with_url], np.full(len(with_url), WHOLE, np.int64))
-                mine = passed[line_text] & (line_counts[line_text] > 1)
-                lines.add(Ids(first[mine], second[mine]), ids[line_text[mine]], ranks[line_text[mine]], line_number[mine].astype(np.int64))
+                if task.settings["lines"] is not None:
+                    line_text, line_number, first, second, _ = minhash.line_hashes(data, offsets, task.settings["lines"]["min_characters"])
+                    mine = passed[line_text] & (line_counts[line_text] > 1)
+                    lines.add(
+                        Ids(first[mine], second[mine]), ids[line_text[mine]], ranks[line_text[mine]], line_number[mine].astype(np.int64)
+                    )
                 if task.settings["near"]:
                     found, shingles = minhash.band_hashes(data, offsets)
                     with_shingles = np.flatnonzero(passed & (shingles > 0))

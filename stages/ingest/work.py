@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from functools import cache
 from importlib import import_module
 from typing import Any
 
@@ -220,6 +221,7 @@ def _lost_bytes(item: Damaged, file: SourceFile, part: Slice) -> int:
     return max(1, stop - min(stop, max(item.offset, part.start)))
 
 
+@cache
 def _code(lang: str | None) -> str | None:
     """The canonical code, `und` where none is given, None where it is no language we know."""
     if lang is None:

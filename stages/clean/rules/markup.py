@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import re
+from typing import Any
 
 from pipeline.text.languages import Language
 
@@ -26,3 +27,10 @@ def apply(text: str, language: Language | None) -> str:
     if "&" in text:
         text = _REFERENCE.sub(lambda match: html.unescape(match.group()), text)
     return text
+
+
+def settled(data: Any, offsets: Any) -> Any:
+    """Which texts of a batch (UTF-8, and where each begins and the last ends) it leaves as they are; bool, shape (texts,)."""
+    from pipeline.text import settled
+
+    return settled.without(data, offsets, "<", "&")
