@@ -52,7 +52,7 @@ def _normalised(data: Any, offsets: Any, classes_of: Any) -> Any:
         at, end = offsets[t], offsets[t + 1]
         if at == end:
             continue
-        before, before_that, order = 10, 10, 0  # the text's edges count as line ends, and as those of an empty line
+        before, before_that, order = np.int64(10), np.int64(10), 0  # the text's edges count as line ends, and as those of an empty line
         while at < end:
             first = data[at]
             if first < 0x80:

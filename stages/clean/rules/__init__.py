@@ -28,9 +28,10 @@ def load(names: tuple[str, ...]) -> list[tuple[str, Rule]]:
 
 def settled(names: tuple[str, ...], data: Any, offsets: Any) -> Any:
     """Which texts of a batch none of these rules would change, as far as a scan can tell; bool, shape (texts,), or None where a rule has no scan."""
-    scans = [getattr(import_module(RULES[name]), "settled", None) for name in names]
-    if not scans or None in scans:
+    modules = [import_module(RULES[name]) for name in names]
+    if not all(hasattr(module, "settled") for module in modules):
         return None
+    scans = [module.settled for module in modules]
     found = scans[0](data, offsets)
     for scan in scans[1:]:
         found &= scan(data, offsets)
