@@ -43,13 +43,35 @@ class Side:
 class Arena:
     """Where contests take place: the work folder, the tiny corpus, the peer, start-ups measured once each."""
 
-    def __init__(self, work: Path, tiny: Corpus, other: peer.Peer, workers: int) -> None:
+    def __init__(self, work: Path, tiny: Corpus, other: peer.Peer | None, workers: int) -> None:
         self.work, self.workers = work, workers
         self._tiny, self._peer = tiny, other
         self._startups: dict[str, Cost] = {}
 
+    def warm(self) -> None:
+        """Run either side once on next to nothing, so that no later start-up holds what only the first run on a machine pays: compiled code, cold files."""
+        engine.pipeline(
+            self.work / "run",
+            engine.settings(
+                self._tiny.pattern,
+                self._tiny.languages,
+                engine.fresh(self.storage),
+                {},
+                clean={},
+                own=True,
+                kept=True,
+                workers=self.workers,
+            ),
+        )
+        if self._peer is not None:
+            for part in ("gopher", "minhash"):
+                self._peer.run(part, "own", self._tiny.folder, self.work / "peer-warm", self.workers)
+            shutil.rmtree(self.work / "peer-warm", ignore_errors=True)
+
     def theirs(self, part: str, splitting: str, corpus: Corpus) -> Side:
         """The peer's side; its output lies in `<work>/peer-<part>-<splitting>`."""
+        if self._peer is None:
+            raise ValueError("this arena has no peer")
         target, name = self.work / f"peer-{part}-{splitting}", f"peer {part} {splitting}"
         if name not in self._startups:
             shutil.rmtree(target, ignore_errors=True)

@@ -85,6 +85,8 @@ def main() -> None:
         WORKERS,
     )
 
+    arena.warm()
+
     def _gopher() -> dict[str, float]:
         own = gopher(arena, corpus(given.own_mb), "own", all_of_ours=False)
         return {"gopher_ratio_own": own, "gopher_ratio_whitespace": gopher(arena, corpus(given.size_mb), "whitespace", all_of_ours=True)}
