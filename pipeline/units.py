@@ -142,8 +142,11 @@ def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[U
 
 
 def batches(todo: Mapping[str, Unit], workers: int) -> list[list[str]]:
-    """Keys in batches of small units, so that a task's start costs little; at least four batches a worker where there are units enough."""
-    order = list(todo)
+    """Keys in batches of small units, so that a task's start costs little; at least four batches a worker where there are units enough.
+
+    The largest come first, so that no worker is left alone with one at the end.
+    """
+    order = sorted(todo, key=lambda key: -todo[key].size)
     wanted = os.environ.get("PIPELINE_UNIT_ORDER", "")
     if wanted.startswith("shuffle:"):
         random.Random(int(wanted.partition(":")[2])).shuffle(order)  # noqa: S311 - a test of order independence, no secret

@@ -38,7 +38,7 @@ class Config(Section):
     """Where the text lies; see stages/ingest/sources."""
     pivot: NonEmpty | None = None
     """Language whose documents are paired with those of every other language by alignment group."""
-    unit_bytes: int = Field(64 << 20, ge=1 << 10)
+    unit_bytes: int = Field(32 << 20, ge=1 << 10)
     """Largest unit of work, in bytes as stored."""
 
 

@@ -64,7 +64,8 @@ def _rules(paths: list[str], number: int, of: int, ready: object, go: object) ->
 
     from pipeline.tables import utf8
     from pipeline.text.measures import Measurer
-    from pipeline.text.normalise import normalise
+    from stages.clean import work
+    from stages.clean.rules import load as load_text_rules
     from stages.dedup import Config
     from stages.dedup.rules import columns_of, load
 
@@ -72,14 +73,18 @@ def _rules(paths: list[str], number: int, of: int, ready: object, go: object) ->
     rows = rows[number::of]
     names = ("repetition", "gopher")
     settings = Config.model_validate(engine.GOPHER).model_dump(mode="python")
+    text_rules = load_text_rules(("normalise",))
     measurer = Measurer({})
     measurer.measure(*utf8(pa.array(["warm"], pa.large_string())), ["en"])
+    work._unsettled(("normalise",), pa.array(["warm"], pa.large_string()))
     ready.wait()  # type: ignore[attr-defined]
     go.wait()  # type: ignore[attr-defined]
     for first in range(0, len(rows), 4096):
         batch = rows[first : first + 4096]
         langs = [row["lang"] for row in batch]
-        texts = pa.array([normalise(row["text"]) for row in batch], pa.large_string())
+        raw = pa.array([row["text"] for row in batch], pa.large_string())
+        waiting = work._unsettled(("normalise",), raw)
+        texts = work._replaced(raw, waiting, [work._clean(raw[at].as_py(), None, text_rules, {"normalise": 0}) for at in waiting.tolist()])
         columns = {**measurer.measure(*utf8(texts), langs), "lang": np.array(langs, dtype=object)}
         wanted = {name: columns[name] for name in columns_of(names)}
         for name, rule in load(names):
