@@ -19,6 +19,8 @@ from tests.benchmarks import engine, peer
 from tests.benchmarks.corpus_text import Corpus
 from tests.benchmarks.measured import Cost
 
+STARTUPS = 2
+"""How often a start-up is measured; the shortest counts, on either side."""
 LEAST_S = 0.5
 """A shorter time apart from start-up is no measurement: give more text."""
 
@@ -80,8 +82,11 @@ class Arena:
             raise ValueError("this arena has no peer")
         target, name = self.work / f"peer-{part}-{splitting}", f"peer {part} {splitting}"
         if name not in self._startups:
-            shutil.rmtree(target, ignore_errors=True)
-            self._startups[name] = self._peer.run(part, splitting, self._tiny.folder, target, self.workers)
+            tries = []
+            for _ in range(STARTUPS):
+                shutil.rmtree(target, ignore_errors=True)
+                tries.append(self._peer.run(part, splitting, self._tiny.folder, target, self.workers))
+            self._startups[name] = min(tries, key=lambda cost: cost.seconds)
         shutil.rmtree(target, ignore_errors=True)
         return Side(f"datatrove {peer.VERSION}", self._peer.run(part, splitting, corpus.folder, target, self.workers), self._startups[name])
 
@@ -100,7 +105,7 @@ class Arena:
         storage, folder = self.work / "ours", self.work / "run"
         costs = []
         key = json.dumps([dict(dedup), dict(clean), own, kept, workers])
-        for some in ((self._tiny,) if key not in self._startups else ()) + (corpus,):
+        for some in (self._tiny,) * (0 if key in self._startups else STARTUPS) + (corpus,):
             plain = engine.settings(
                 some.pattern,
                 corpus.languages,
@@ -111,8 +116,11 @@ class Arena:
                 kept=kept,
                 workers=workers or self.workers,
             )
+            if some is self._tiny:  # a unit a file, so that every worker starts, as the peer's do
+                plain["stages"]["ingest"]["unit_bytes"] = 1 << 14
             costs.append(engine.pipeline(folder, plain))
-        self._startups.setdefault(key, costs[0])
+        if key not in self._startups:
+            self._startups[key] = min(costs[:STARTUPS], key=lambda cost: cost.seconds)
         return Side(name, costs[-1], self._startups[key])
 
     @property
