@@ -55,13 +55,13 @@ def read(folder: Path, kind: str, data: bytes, name: str = "en.bin", **settings:
     storage = Storage.at(str(folder / "storage"), "a1")
     file = {
         "url": str(path), "name": f"0/{name}", "lang": "en", "size": len(data), "sha256": "00" * 32,
-        "slice": {"start": 0, "stop": None, "unit": "whole"},
+        "slice": {"start": 0, "stop": None, "unit": "whole"}, "partner": None,
     }  # fmt: skip
     key = f"{random.Random(name + kind).getrandbits(256):064x}"
     execute(
         {
             "root": storage.root, "attempt": "a1", "started": "tmp/a1/started/0", "stage": "ingest", "phase": "read",
-            "function": "stages.ingest.work:read_unit", "settings": {"source": source}, "given": {"path": str(path)}, "unit": "documents",
+            "function": "stages.ingest.reading:read_unit", "settings": {"source": source, "max_shard_bytes": 1 << 26}, "given": {"path": str(path)}, "unit": "documents",
             "units": [{"key": key, "argument": {"files": [file], "languages": ["en", "de"]}, "label": name}],
             "skip": [], "cut": [], "trial": None, "memory_bytes": None,
         }
