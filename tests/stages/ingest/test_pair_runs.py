@@ -8,12 +8,9 @@ import random
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipeline.manifest import Manifest, State, load
 from pipeline.storage import Storage
 from pipeline.tables import read_table
-from stages.ingest.sources import SOURCES
 from tests.end_to_end import inside
 
 cli = inside.cli
@@ -71,8 +68,6 @@ def test_the_files_of_ntrex_are_pairs_and_aligned_documents_with_plain_settings(
 
 
 def test_the_tables_of_sib_200_are_aligned_documents_with_plain_settings(tmp_path: Path, data: Path, cli: inside.Cli) -> None:
-    if "csv" not in SOURCES:
-        pytest.skip("the source `csv`, which reads tables with a header, is not here")
     source = {"kind": "csv", "path": f"{data}/sib200/{{lang}}/train.tsv", "delimiter": "\t", "group_column": "index_id"}
     folder = tmp_path / "sib"
     outcome = cli("run", pipeline(folder, ["en", "th", "bo"], [source], pivot="en"), "--until", "ingest")
