@@ -101,6 +101,7 @@ def measure(text: str, lang: str, stop_words: Mapping[str, Sequence[str]] | None
     return {name: int(column[0]) for name, column in found.items()}
 
 
+@cache
 def _language(code: str) -> Language | None:
     try:
         return lookup(code)

@@ -188,9 +188,12 @@ class Generator:
             yield encode({"id": f"{number:08d}", "lang": lang, "text": text}).encode() + b"\n"
 
     def documents_for(self, size: int) -> int:
-        """How many documents make about `size` bytes, by the mean of 2,000."""
-        sample = range(0, 20_000, 10)
-        return max(1, round(size / (sum(map(len, self.records(sample))) / len(sample))))
+        """How many documents make about `size` bytes, by the mean of 2,000 spread over them (twice, as later ones have fewer new words)."""
+        documents = 20_000
+        for _ in range(2):
+            sample = range(0, max(documents, 2_000), max(1, documents // 2_000))
+            documents = max(1, round(size / (sum(map(len, self.records(sample))) / len(sample))))
+        return documents
 
 
 def _write(data: str, seed: int, path: str, first: int, last: int) -> int:

@@ -14,6 +14,9 @@ from pathlib import Path
 from tests.benchmarks import corpus_text, engine
 from tests.benchmarks.contest import Arena
 
+READY_S = 300.0
+"""Seconds after which a bare process that is not ready has failed."""
+
 
 def measure(arena: Arena, data: Path, size: int) -> float:
     """The engine's speed-up from one worker to two, as a share of that of two bare processes."""
@@ -44,13 +47,14 @@ def _bare(paths: list[Path], processes: int) -> float:
     context = multiprocessing.get_context("spawn")
     ready, go = context.Barrier(processes + 1), context.Barrier(processes + 1)
     work = [
-        context.Process(target=_rules, args=([str(path) for path in paths], number, processes, ready, go)) for number in range(processes)
+        context.Process(target=_rules, args=([str(path) for path in paths], number, processes, ready, go), daemon=True)
+        for number in range(processes)
     ]
     for process in work:
         process.start()
-    ready.wait()
+    ready.wait(READY_S)
     started_at_s = time.monotonic()
-    go.wait()
+    go.wait(READY_S)
     for process in work:
         process.join()
     if any(process.exitcode for process in work):
@@ -64,22 +68,24 @@ def _rules(paths: list[str], number: int, of: int, ready: object, go: object) ->
 
     from pipeline.tables import utf8
     from pipeline.text.measures import Measurer
-    from pipeline.text.normalise import normalise
+    from stages.clean.rewrite import Rewriter
     from stages.dedup import Config
     from stages.dedup.rules import columns_of, load
 
     rows = [json.loads(line) for path in paths for line in Path(path).read_bytes().splitlines()]
     rows = rows[number::of]
     names = ("repetition", "gopher")
-    settings = Config.model_validate(engine.GOPHER).model_dump(mode="python")
+    settings = Config.model_validate_json(json.dumps(engine.GOPHER)).model_dump(mode="json")
+    rewriter = Rewriter(("normalise",))
     measurer = Measurer({})
     measurer.measure(*utf8(pa.array(["warm"], pa.large_string())), ["en"])
-    ready.wait()  # type: ignore[attr-defined]
-    go.wait()  # type: ignore[attr-defined]
+    rewriter.rewrite(pa.array(["warm"]), ["en"])
+    ready.wait(READY_S)  # type: ignore[attr-defined]
+    go.wait(READY_S)  # type: ignore[attr-defined]
     for first in range(0, len(rows), 4096):
         batch = rows[first : first + 4096]
         langs = [row["lang"] for row in batch]
-        texts = pa.array([normalise(row["text"]) for row in batch], pa.large_string())
+        texts = rewriter.rewrite(pa.array([row["text"] for row in batch], pa.large_string()), langs)
         columns = {**measurer.measure(*utf8(texts), langs), "lang": np.array(langs, dtype=object)}
         wanted = {name: columns[name] for name in columns_of(names)}
         for name, rule in load(names):

@@ -6,6 +6,7 @@ The mean length of words says nothing where words are estimated, so in scripts w
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,7 @@ def reasons(columns: Columns, settings: Mapping[str, Any]) -> list[tuple[str, Ma
     ]
 
 
+@cache
 def _is_spaced(lang: str) -> bool:
     try:
         return lookup(lang).spaced

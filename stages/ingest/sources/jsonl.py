@@ -48,13 +48,13 @@ def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
 
 def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> Iterator[Record | Damaged]:
     """The records whose line starts in the slice."""
-    parser = _Parser()
+    parser = _Parser(config)
     with open_raw() as raw:
         for item in lines_in(raw, file, part, config):
             if isinstance(item, Damaged):
                 yield item
             elif item[1].strip():
-                yield _record(parser, item[0], item[1], file, config)
+                yield _record(parser, item[0], item[1], file)
 
 
 class _LineError(Exception):
@@ -62,55 +62,59 @@ class _LineError(Exception):
 
 
 class _Parser:
-    """A strict JSON parser, made once: `json.loads` with options would make one for each line."""
+    """A strict JSON parser, made once a slice: `json.loads` with options would make one for each line."""
 
-    def __init__(self) -> None:
+    def __init__(self, config: Config) -> None:
         self.keys: list[str] = []  # of the object read last, which is the outermost, repeated ones included
         self.decode = json.JSONDecoder(object_pairs_hook=self._keep, parse_constant=_refuse_constant).decode
+        self.names = (config.text_field, config.lang_field, config.group_field, config.url_field, config.licence_field)
+        self.group_field, self.lang, self.licence = config.group_field, config.lang, config.licence
 
     def _keep(self, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         self.keys = [key for key, _ in pairs]
         return dict(pairs)
 
 
-def _record(parser: _Parser, offset: int, line: bytes, file: SourceFile, config: Config) -> Record | Damaged:
+def _record(parser: _Parser, offset: int, line: bytes, file: SourceFile) -> Record | Damaged:
     text = decode(line, offset)
     if isinstance(text, Damaged):
         return text
     try:
-        return _parsed(parser, offset, text, file, config)
+        return _parsed(parser, offset, text, file)
     except _LineError as error:
         reason, detail = error.args
         return Damaged(offset, len(line), reason, False, detail)
 
 
-def _parsed(parser: _Parser, offset: int, line: str, file: SourceFile, config: Config) -> Record:
+def _parsed(parser: _Parser, offset: int, line: str, file: SourceFile) -> Record:
     try:
         fields = parser.decode(line)
     except (ValueError, RecursionError) as error:  # ValueError: bad JSON, or a number of more digits than Python reads
         raise _LineError("bad_json", "nested too deeply" if isinstance(error, RecursionError) else str(error)) from None
     if not isinstance(fields, dict):
         raise _LineError("bad_json", f"an object is wanted, found {type(fields).__name__}")
-    names = (config.text_field, config.lang_field, config.group_field, config.url_field, config.licence_field)
     if len(parser.keys) != len(fields):
-        for name in names:
+        for name in parser.names:
             if name is not None and parser.keys.count(name) > 1:
                 raise _LineError("duplicate_key", f"{name} is given {parser.keys.count(name)} times")
-    text, lang, group, url, licence = (_field(fields, name, whole_number=name == config.group_field) for name in names)
+    escaped = "\\u" in line  # a lone surrogate can only be spelled so: the line was read as strict UTF-8
+    text, lang, group, url, licence = [
+        None if name is None else _field(fields, name, escaped, whole_number=name == parser.group_field) for name in parser.names
+    ]
     if text is None:
-        raise _LineError("missing_text", f"no {config.text_field!r}; the line has {', '.join(sorted(map(repr, fields))[:10]) or 'no keys'}")
-    return Record(offset, 0, text, lang or config.lang or file.lang, group, url, licence or config.licence)
+        raise _LineError("missing_text", f"no {parser.names[0]!r}; the line has {', '.join(sorted(map(repr, fields))[:10]) or 'no keys'}")
+    return Record(offset, 0, text, lang or parser.lang or file.lang, group, url, licence or parser.licence)
 
 
-def _field(fields: dict[str, Any], name: str | None, *, whole_number: bool) -> str | None:
-    value = fields.get(name) if name is not None else None
+def _field(fields: dict[str, Any], name: str, escaped: bool, *, whole_number: bool) -> str | None:
+    value = fields.get(name)
     if value is None:
         return None
     if whole_number and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
         raise _LineError("bad_field", f"{name!r} is {type(value).__name__}, text is wanted")
-    if has_lone_surrogate(value):
+    if escaped and has_lone_surrogate(value):
         raise _LineError("lone_surrogate", f"in {name!r}")
     return value
 
