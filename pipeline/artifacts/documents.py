@@ -11,6 +11,7 @@ identified                     string, language that identification names, `und`
 identified_score               int32, 1/10000
 blocked_url                    int32, 1 where the address stands on a block list, else 0; -1 where there is no list
 blocked_words                  int32, words of block lists in the text; -1 where there is none for its language
+foreign_line_share             int32, 1/10000: characters in lines of another language, of those in all lines that could be judged; -1 where none could
 the other names of MEASURES         int32; what each is and its unit stands in `pipeline.text.measures`
 """
 
@@ -56,6 +57,7 @@ def cleaned_schema() -> Any:
     measured += [pa.field(name, pa.int32(), nullable=False) for name in MEASURES]
     measured += [pa.field("identified", pa.string(), nullable=False), pa.field("identified_score", pa.int32(), nullable=False)]
     measured += [pa.field(name, pa.int32(), nullable=False) for name in ("blocked_url", "blocked_words")]
+    measured += [pa.field("foreign_line_share", pa.int32(), nullable=False)]
     return pa.schema([*schema(), *measured])
 
 

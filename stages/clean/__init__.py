@@ -17,7 +17,7 @@ from pipeline.storage import Source
 from pipeline.text.languages import lookup
 from stages.clean.rules import DEFAULT, RULES
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("ftfy", "pycld2", "py3langid", "pyarrow")
 GRADE = Grade.EXACT
 INPUTS = {"documents": Slot(DOCUMENTS, "ingest"), "bitext": Slot(BITEXT, "ingest", optional=True)}
@@ -32,6 +32,10 @@ class Config(Section):
 
     identify: bool = True
     """Whether the language of each document, and of each side of a pair, is identified; the rule `language` of dedup judges none without it."""
+    identify_lines: bool = True
+    """Whether long lines are identified too, for the rule `foreign_lines` of dedup."""
+    identify_model: NonEmpty | None = outside(None)
+    """fastText model (lid.176, GlotLID, …) that identifies in place of pycld2 and py3langid; needs the extra `fasttext`. Its content is part of the key."""
     stop_words: dict[str, tuple[str, ...]] = Field({"en": ("the", "be", "to", "of", "and", "that", "have", "with")})
     """Stop words by language, spelled as they stand in text; those present are counted for the rule `gopher` (its eight English ones by default)."""
 
@@ -52,12 +56,17 @@ class Config(Section):
 
 
 def list_inputs(config: Config, context: ListContext) -> list[Source]:
-    """The files of the block lists, whose content is part of the key."""
-    if config.blocked_urls is None and config.blocked_words is None:
-        return []
-    from stages.clean import listing
+    """The files of the block lists and the identification model, whose content is part of the key."""
+    found: list[Source] = []
+    if config.blocked_urls is not None or config.blocked_words is not None:
+        from stages.clean import listing
 
-    return listing.list_files(config, context)
+        found += listing.list_files(config, context)
+    if config.identify_model is not None:
+        from stages.clean import models
+
+        found += models.list_models(config, context)
+    return found
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

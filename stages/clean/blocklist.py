@@ -22,6 +22,7 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError
 from pipeline.manifest import Shard
+from pipeline.stage import Context
 from pipeline.storage import Storage, digest, open_source
 from pipeline.tables import read_table
 from pipeline.task import Task
@@ -32,6 +33,8 @@ from pipeline.text.normalise import normalise
 from pipeline.units import Phase, Unit
 from stages.clean.rewrite import touched
 
+KINDS = ("urls/", "words/")
+"""How the names of the sources of lists begin."""
 EVERY_LANGUAGE = ""
 """Under this name stand the words that are sought in texts of all languages."""
 WORDS_A_GATE = 1000
@@ -41,14 +44,16 @@ _BEFORE_HOST = re.compile(r"^(?:[a-z][a-z0-9+.-]*:)?//", re.IGNORECASE)
 _HOSTS_FILE = re.compile(r"^(?:0\.0\.0\.0|127\.0\.0\.1|::1?)\s+(\S+)")
 
 
-def phase(sources: Sequence[tuple[Any, str]]) -> tuple[Phase, Unit] | None:
-    """The phase that reads the lists, and its one unit; None where no list is given. `sources` are named `urls/…` or `words/…`."""
-    if not sources:
-        return None
-    files = [{"url": source.url, "name": source.name, "lang": source.lang} for source, _ in sources]
-    content = digest([[source.name.partition("/")[0], source.lang, sha256] for source, sha256 in sources])
-    unit = Unit(content, {"files": files}, sum(source.size for source, _ in sources), "block lists")
-    return Phase("blocklist", "stages.clean.blocklist:read_lists", {}, "entries"), unit
+def stored(context: Context) -> dict[str, Shard]:
+    """What the lists say, as files of the storage, which all workers reach; empty where no list is given. The sources of lists are named `urls/…` or `words/…`."""
+    listed = [(source, sha256) for source, sha256 in context.sources if source.name.startswith(KINDS)]
+    if not listed:
+        return {}
+    files = [{"url": source.url, "name": source.name, "lang": source.lang} for source, _ in listed]
+    content = digest([[source.name.partition("/")[0], source.lang, sha256] for source, sha256 in listed])
+    unit = Unit(content, {"files": files}, sum(source.size for source, _ in listed), "block lists")
+    (result,) = context.map(Phase("blocklist", "stages.clean.blocklist:read_lists", {}, "entries"), [unit])
+    return dict(result.files)
 
 
 def read_lists(task: Task) -> None:

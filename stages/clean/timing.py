@@ -8,6 +8,7 @@ from pipeline.sampling import Stopwatch, sample
 from pipeline.stage import Input, Timing
 from stages.clean import Config
 from stages.clean.blocklist import Blocklist
+from stages.clean.identification import Identification
 from stages.clean.work import Cleaner, settings_of
 
 
@@ -20,8 +21,10 @@ def profile(config: Config, inputs: Mapping[str, Input], sample_bytes: int) -> l
     watch = Stopwatch()
     settings = settings_of(config)["documents"]
     first = batches[0].slice(0, 64)
-    Cleaner(settings, Blocklist(None, {})).columns(first, first.column("lang").to_pylist())  # compiles, and loads the models
-    cleaner = Cleaner(settings, Blocklist(None, {}), watch)
+    Cleaner(settings, Blocklist(None, {}), Identification(settings)).columns(
+        first, first.column("lang").to_pylist()
+    )  # compiles, and loads the models
+    cleaner = Cleaner(settings, Blocklist(None, {}), Identification(settings), watch)
     for batch in batches:
         cleaner.columns(batch, batch.column("lang").to_pylist())
     documents = sum(batch.num_rows for batch in batches)

@@ -1,6 +1,7 @@
 """The work of clean: a shard of documents (or pairs) in, the same rows cleaned and measured out, one unit a shard.
 
 block lists -> one unit (`blocklist`)
+identification model -> one unit (`identification`)
 a batch of rows -> text rules (`rewrite`) -> measures, block lists, identification -> the same rows with their new columns
 """
 
@@ -21,12 +22,12 @@ from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.tables import open_file, utf8
 from pipeline.task import Task
-from pipeline.text.identify import NOT_IDENTIFIED, identify
 from pipeline.text.measures import Measurer
 from pipeline.text.numerals import numerals
 from pipeline.units import Phase, Unit
-from stages.clean import Config, blocklist
+from stages.clean import Config, blocklist, identification
 from stages.clean.blocklist import Blocklist
+from stages.clean.identification import Identification
 from stages.clean.rewrite import Clock, Rewriter, add_counts, untimed
 
 
@@ -35,31 +36,28 @@ def settings_of(config: Config) -> dict[str, dict[str, Any]]:
     return {
         "documents": {
             "rules": list(config.rules),
-            "identify": config.identify,
             "stop_words": {k: list(v) for k, v in config.stop_words.items()},
+            **identification.settings_of(config),
         },
-        "bitext": {"rules": list(config.rules), "identify": config.identify},
+        "bitext": {"rules": list(config.rules), **identification.settings_of(config, lines=False)},
     }
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
     """Clean all shards; see the package."""
     settings = settings_of(config)
-    lists = blocklist.phase(context.sources)
-    given: dict[str, Any] = {}
-    side: tuple[str, ...] = ()
-    if lists is not None:
-        files = context.map(lists[0], [lists[1]])[0].files
-        given, side = {name: shard.plain() for name, shard in files.items()}, tuple(shard.sha256 for _, shard in sorted(files.items()))
+    model = identification.stored(context)
+    lists = blocklist.stored(context)
+    given = {"documents": model | lists, "bitext": model}
     ledgers: dict[str, Ledger] = {}
     counts: dict[str, dict[str, int]] = {}
     for slot, function in (("documents", "clean_documents"), ("bitext", "clean_pairs")):
         if slot not in inputs:
             continue
         shards = [shard for shard in inputs[slot].shards if shard.rows]
-        phase = Phase(slot, f"stages.clean.work:{function}", settings[slot], slot)
-        if slot == "documents":
-            phase = Phase(slot, f"stages.clean.work:{function}", settings[slot], slot, side, given)
+        side = tuple(shard.sha256 for _, shard in sorted(given[slot].items()))
+        files = {name: shard.plain() for name, shard in given[slot].items()}
+        phase = Phase(slot, f"stages.clean.work:{function}", settings[slot], slot, side, files)
         units = [Unit(shard.sha256, {"shard": shard.plain()}, shard.bytes, f"{slot} shard {shard.key[:12]}") for shard in shards]
         results = context.map(phase, units)
         output.add(slot, [result.files[slot] for result in results])
@@ -73,10 +71,10 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
 class Cleaner:
     """The settings of a task at work: batches of ingested documents in, columns of cleaned ones out."""
 
-    def __init__(self, settings: Mapping[str, Any], lists: Blocklist, clock: Clock = untimed) -> None:
+    def __init__(self, settings: Mapping[str, Any], lists: Blocklist, identified: Identification, clock: Clock = untimed) -> None:
         self.rewriter = Rewriter(settings["rules"], clock)
         self._measurer = Measurer(settings["stop_words"])
-        self._identifies, self._lists, self._clock = settings["identify"], lists, clock
+        self._lists, self._identified, self._clock = lists, identified, clock
 
     def columns(self, batch: pa.RecordBatch, langs: Sequence[str]) -> dict[str, Any]:
         """All columns of `documents.cleaned_schema`, for a batch with at least one row."""
@@ -89,15 +87,13 @@ class Cleaner:
         with self._clock("block lists"):
             columns |= self._lists.measure(batch.column("url"), texts, langs)
         with self._clock("identification"):
-            found = [identify(text) for text in texts.to_pylist()] if self._identifies else [NOT_IDENTIFIED] * len(texts)
-            columns["identified"] = pa.array([each.lang for each in found], pa.string())
-            columns["identified_score"] = pa.array([each.score for each in found], pa.int32())
+            columns |= self._identified.columns(texts.to_pylist(), langs)
         return columns
 
 
 def clean_documents(task: Task) -> None:
     """Worker: clean and measure one shard of documents."""
-    cleaner = Cleaner(task.settings, Blocklist.read(task.storage, task.given))
+    cleaner = Cleaner(task.settings, Blocklist.read(task.storage, task.given), Identification.of(task))
     shard = Shard(**task.argument["shard"])
     reader = open_file(task.storage.local(shard.path, shard.sha256))
     with task.table("documents", documents.cleaned_schema()) as table:
@@ -119,6 +115,7 @@ def clean_pairs(task: Task) -> None:
     """Worker: clean and measure one shard of pairs, both sides alike."""
     rewriter = Rewriter(task.settings["rules"])
     measurer = Measurer()
+    identified = Identification.of(task)
     shard = Shard(**task.argument["shard"])
     reader = open_file(task.storage.local(shard.path, shard.sha256))
     with task.table("bitext", bitext.cleaned_schema()) as table:
@@ -131,7 +128,7 @@ def clean_pairs(task: Task) -> None:
                 continue
             columns: dict[str, Any] = {name: batch.column(name) for name in batch.schema.names}
             for side in bitext.SIDES:
-                columns |= _side(batch, side, rewriter, measurer, task.settings["identify"])
+                columns |= _side(batch, side, rewriter, measurer, identified)
             columns["identical"] = pc.equal(columns["text_a"], columns["text_b"]).cast(pa.int32())
             table.batch(columns)
             for name, count in Counter(names[row] for row in taken).items():
@@ -139,7 +136,7 @@ def clean_pairs(task: Task) -> None:
     task.counts.update(rewriter.counts())
 
 
-def _side(batch: pa.RecordBatch, side: str, rewriter: Rewriter, measurer: Measurer, is_identified: bool) -> dict[str, Any]:
+def _side(batch: pa.RecordBatch, side: str, rewriter: Rewriter, measurer: Measurer, identified: Identification) -> dict[str, Any]:
     """The columns of one side of a batch of pairs: its text, cleaned, and what is measured of it."""
     langs = batch.column(f"lang_{side}").to_pylist()
     texts = rewriter.rewrite(batch.column(f"text_{side}"), langs).cast(pa.large_string())
@@ -147,7 +144,7 @@ def _side(batch: pa.RecordBatch, side: str, rewriter: Rewriter, measurer: Measur
     measured = measurer.measure(data, offsets, langs)
     columns: dict[str, Any] = {f"text_{side}": texts.cast(pa.string()), f"numerals_{side}": pa.array(numerals(data, offsets), pa.int64())}
     columns |= {f"{name}_{side}": pa.array(measured[name], pa.int32()) for name in bitext.PAIR_MEASURES}
-    found = [identify(text) for text in texts.to_pylist()] if is_identified else [NOT_IDENTIFIED] * len(texts)
-    columns[f"identified_{side}"] = pa.array([each.lang for each in found], pa.string())
-    columns[f"identified_score_{side}"] = pa.array([each.score for each in found], pa.int32())
+    found, scores = identified.identify_all(texts.to_pylist())
+    columns[f"identified_{side}"] = pa.array(found, pa.string())
+    columns[f"identified_score_{side}"] = pa.array(scores, pa.int32())
     return columns

@@ -20,7 +20,7 @@ from pipeline.text.languages import lookup
 from stages.dedup.pair_rules.settings import Pairs
 from stages.dedup.rules import RULES
 
-VERSION = 4
+VERSION = 5
 LIBRARIES = ("pyarrow", "pycld2", "py3langid")
 GRADE = Grade.EXACT
 INPUTS = {
@@ -169,6 +169,22 @@ class LanguageRule(Bounded):
     """Shorter documents are not judged."""
 
 
+class ScriptRule(Bounded):
+    """How much of a document must be in the script of its language."""
+
+    min_script_share: float = Field(0.5, ge=0, le=1)
+    """Smallest share of letters that are of the script (wrong_script); bare codes of languages with several scripts are not judged."""
+    min_characters: int = Field(50, ge=0)
+    """Shorter documents are not judged."""
+
+
+class ForeignLinesRule(Bounded):
+    """How much of a document may be in another language."""
+
+    max_foreign_line_share: float = Field(0.5, ge=0, le=1)
+    """Largest share of characters in lines identified as another language (foreign_lines), where `clean` identifies lines."""
+
+
 class Decontamination(Section):
     """When a training document overlaps evaluation text."""
 
@@ -248,7 +264,7 @@ class Derive(Section):
 class Config(Section):
     """Settings of dedup."""
 
-    rules: tuple[str, ...] = ("length", "repetition", "blocklist", "language")
+    rules: tuple[str, ...] = ("length", "repetition", "blocklist", "script", "language", "foreign_lines")
     """Decision rules in the order in which they are asked; see stages/dedup/rules."""
 
     @field_validator("rules")
@@ -270,6 +286,10 @@ class Config(Section):
     """What the block lists of `clean` lead to."""
     language: LanguageRule = LanguageRule()
     """The language check."""
+    script: ScriptRule = ScriptRule()
+    """The script check."""
+    foreign_lines: ForeignLinesRule = ForeignLinesRule()
+    """Lines of another language."""
     decontamination: Decontamination = Decontamination()
     """Overlap with evaluation text."""
     derive: Derive | None = None

@@ -1,7 +1,6 @@
 """The language table: complete, unambiguous, light."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.text.languages import NAMED_SETS, known, lookup, resolve
 
-DATA = Path(os.environ.get("XLM_PIPELINE_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 _XLMR_TEXT = (
     "af am ar as az be bg bn br bs ca cs cy da de el en eo es et eu fa fi fr fy ga gd gl gu ha he hi hr hu hy id is it ja jv ka kk km "
     "kn ko ku ky la lo lt lv mg mk ml mn mr ms my ne nl no om or pa pl ps pt ro ru sa sd si sk sl so sq sr su sv sw ta te th tl tr ug "
@@ -43,6 +41,7 @@ def test_the_table_is_well_formed() -> None:
     [
         ("no", "nb"), ("nob_Latn", "nb"), ("iw", "he"), ("in", "id"), ("zh", "zh-Hans"), ("cmn", "zh-Hans"), ("zho_Hant", "zh-Hant"),
         ("arb", "ar"), ("cmn_hans", "zh-Hans"), ("deu_1996", "de"), ("por_PT", "pt"), ("ell_monotonic", "el"), ("hau_NG", "ha"),
+        ("zho-Hans", "zh-Hans"), ("eng_Latn", "en"), ("ces", "cs"), ("srp-Cyrl", "sr"), ("jw", "jv"), ("ji", "yi"), ("mo", "ro"), ("fil", "tl"), ("pes_Arab", "fa"),
         ("srp-Latn", "sr-Latn"), ("sr", "sr"), ("gaz_Latn", "om"), ("aze-Latn", "az"), ("zho-TW", "zh-Hant"),
     ],
 )  # fmt: skip
@@ -99,12 +98,20 @@ def test_importing_the_table_loads_nothing_but_the_standard_library() -> None:
     assert loaded - {"pipeline"} <= set(sys.stdlib_module_names)
 
 
-@pytest.mark.skipif(not DATA.is_dir(), reason=f"no real data at {DATA}; XLM_PIPELINE_TEST_DATA names its folder")
-def test_every_language_of_sib200_and_ntrex128_is_known_and_flores_holds_sib200() -> None:
-    sib = [path.name for path in (DATA / "sib200").iterdir() if path.is_dir()]
-    ntrex = [line.split()[0] for line in (DATA / "ntrex128" / "LANGUAGES.tsv").read_text(encoding="utf-8").splitlines() if line]
-    assert len(sib) > 100 and len(ntrex) > 100
-    assert {lookup(name).code for name in sib} <= set(NAMED_SETS["flores"])
-    assert len({lookup(name).code for name in sib}) == len(sib)
-    for name in ntrex:
-        lookup(name)
+def test_every_file_of_sib200_is_of_a_language_of_flores_in_the_script_that_its_name_says(data: Path) -> None:
+    names = sorted(path.name for path in (data / "sib200").iterdir() if path.is_dir())
+    assert {lookup(name).code for name in names} <= set(NAMED_SETS["flores"])
+    assert len({lookup(name).code for name in names}) == len(names) > 180
+    assert {name: lookup(name).script for name in names} == {name: name[-4:] for name in names}
+
+
+def test_every_file_of_ntrex128_is_known_in_the_script_that_its_name_says(data: Path) -> None:
+    names = [path.name.split(".")[1] for path in (data / "ntrex128").glob("newstest2019-ref*.*.txt")]
+    listed = {line.split()[0] for line in (data / "ntrex128" / "LANGUAGES.tsv").read_text(encoding="utf-8").splitlines() if line}
+    assert set(names) <= listed and len(names) > 110
+    regions = {"eng-GB", "eng-IN", "eng-US", "fra-CA", "por-BR", "spa-MX"}  # one language, two files
+    assert len({lookup(name).code for name in set(names) - regions}) >= len(set(names) - regions) - 2
+    for name in names:
+        script = name.partition("-")[2]
+        if len(script) == 4:
+            assert lookup(name).script == script, name

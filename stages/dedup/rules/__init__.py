@@ -27,6 +27,8 @@ RULES = {
     "c4": "stages.dedup.rules.c4",
     "fineweb": "stages.dedup.rules.fineweb",
     "language": "stages.dedup.rules.language",
+    "script": "stages.dedup.rules.script",
+    "foreign_lines": "stages.dedup.rules.foreign_lines",
 }
 
 Columns = Mapping[str, "np.ndarray[Any, np.dtype[Any]]"]

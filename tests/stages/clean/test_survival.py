@@ -22,6 +22,7 @@ from pipeline.artifacts import documents
 from pipeline.text.normalise import normalise
 from stages import clean, dedup
 from stages.clean.blocklist import Blocklist
+from stages.clean.identification import Identification
 from stages.clean.rewrite import Rewriter
 from stages.clean.work import Cleaner, settings_of
 from stages.dedup.judge import column_of
@@ -66,7 +67,8 @@ def cleaned(given: Sequence[tuple[str, str]], config: clean.Config) -> pa.Record
         for number, (lang, text) in enumerate(given)
     ]
     batch = pa.RecordBatch.from_pylist(rows, schema=documents.schema())
-    columns = Cleaner(settings_of(config)["documents"], Blocklist(None, {})).columns(batch, [lang for lang, _ in given])
+    settings = settings_of(config)["documents"]
+    columns = Cleaner(settings, Blocklist(None, {}), Identification(settings)).columns(batch, [lang for lang, _ in given])
     return pa.record_batch([columns[name] for name in documents.cleaned_schema().names], schema=documents.cleaned_schema())
 
 

@@ -18,6 +18,7 @@ from pipeline.manifest import State, load
 from pipeline.storage import Storage
 from pipeline.tables import read_table
 from pipeline.text.measures import Measurer
+from stages.clean.identification import Identification
 from stages.clean.rewrite import Rewriter
 from stages.clean.work import _side
 from stages.dedup.pair_rules import PAIR_RULES
@@ -35,7 +36,7 @@ def cleaned(rows: list[Row]) -> pa.RecordBatch:
     batch = pa.RecordBatch.from_pylist([dict(zip(names, row, strict=True)) for row in rows])
     columns = {name: batch.column(name) for name in names}
     for side in bitext.SIDES:
-        columns |= _side(batch, side, Rewriter(["normalise"]), Measurer(), True)
+        columns |= _side(batch, side, Rewriter(["normalise"]), Measurer(), Identification({"identify": True, "identify_lines": False}))
     columns["identical"] = pc.equal(columns["text_a"], columns["text_b"]).cast(pa.int32())
     return pa.RecordBatch.from_pydict(columns)
 
