@@ -64,7 +64,7 @@ def main() -> None:
     results: dict[str, float | None] = dict.fromkeys(KEYS)
     work: Path = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    tiny = corpus_text.write(given.data, work / "tiny", 18_000, files=2)
+    tiny = corpus_text.smallest(given.data, work / "tiny")
     corpora: dict[float, corpus_text.Corpus] = {}
 
     def corpus(size_mb: float) -> corpus_text.Corpus:

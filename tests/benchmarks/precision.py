@@ -26,7 +26,7 @@ COMMON = 2_000
 def measure(storage: Path) -> tuple[float, float, str]:
     """Precision, recall and a line that says what was counted, for the last run in a storage root."""
     texts: dict[str, str] = {}
-    for shard in engine.shards(storage, "clean", "documents"):
+    for shard in engine.texts(storage):
         table = read_table(shard, ("url", "text"))
         texts.update(zip(table["url"].to_pylist(), table["text"].to_pylist(), strict=True))
     first: dict[str, str] = {}
