@@ -22,10 +22,11 @@ from tests.benchmarks import engine, peer
 from tests.benchmarks.corpus_text import Corpus
 from tests.benchmarks.measured import Cost
 
-TRIES = 3
-"""How often a start-up is measured; the shortest counts, on either side."""
+TRIES = 6
+"""Most times that a start-up is measured, on either side. The shortest counts, and no more are made once the next shortest is within SETTLED of it."""
+SETTLED = 0.02
 SHORT = 4
-"""A run of less than so many start-ups is repeated as often, and the shortest counts, on either side: the spread of a start-up would be a large part of it."""
+"""A run of less than so many start-ups is repeated like a start-up, on either side: a start-up's spread would be a large part of it."""
 LEAST_S = 0.5
 """A shorter time apart from start-up is no measurement: give more text."""
 
@@ -54,7 +55,7 @@ class Side:
         return (
             f"  {self.name:28s} {self.cost.seconds:8.1f} s, start-up {self.startup.seconds:5.1f} s, apart from it {self.seconds:8.1f} s:"
             f" {corpus.documents / self.seconds:9,.0f} documents/s, {corpus.bytes / 1e6 / self.seconds / workers:7.2f} MB/s a core,"
-            f" {self.cpu_seconds:.1f} s of processors, peak {self.cost.peak_bytes / 2**20:,.0f} MiB (PSS of the tree)"
+            f" {self.cpu_seconds:.1f} s of the workers' processors, peak {self.cost.peak_bytes / 2**20:,.0f} MiB (PSS of the tree)"
         )
 
 
@@ -62,15 +63,20 @@ def _seconds(cost: Cost) -> float:
     return cost.seconds
 
 
-def _shortest(run: Callable[[], Cost], tries: int) -> Cost:
-    return min((run() for _ in range(tries)), key=_seconds)
+def settled(run: Callable[[], Cost]) -> Cost:
+    """The shortest of several runs: of two that agree, or of TRIES."""
+    costs = sorted((run() for _ in range(2)), key=_seconds)
+    while len(costs) < TRIES and costs[1].seconds > (1 + SETTLED) * costs[0].seconds:
+        costs = sorted([*costs, run()], key=_seconds)
+    return costs[0]
 
 
 def side(name: str, run: Callable[[], Cost], startup: Cost) -> Side:
-    """Run a side once, or as often as its start-up."""
+    """Run a side once, or until it is settled."""
     cost = run()
+    first = iter([cost])
     again = cost.seconds < SHORT * startup.seconds
-    return Side(name, min(cost, _shortest(run, TRIES - 1), key=_seconds) if again else cost, startup)
+    return Side(name, settled(lambda: next(first, None) or run()) if again else cost, startup)
 
 
 class Arena:
@@ -113,7 +119,7 @@ class Arena:
             return other.run(part, splitting, some.folder, target, self.workers)
 
         if name not in self._startups:
-            self._startups[name] = _shortest(lambda: run(self._tiny), TRIES)
+            self._startups[name] = settled(lambda: run(self._tiny))
         return side(f"datatrove {peer.VERSION}", lambda: run(corpus), self._startups[name])
 
     def ours(
@@ -148,7 +154,7 @@ class Arena:
             return engine.pipeline(self.work / "run", plain)
 
         if key not in self._startups:
-            self._startups[key] = _shortest(lambda: run(self._tiny), TRIES)
+            self._startups[key] = settled(lambda: run(self._tiny))
         return side(name, lambda: run(corpus), self._startups[key])
 
     @property

@@ -1,4 +1,4 @@
-"""A command run to its end: its time, the peak memory of its process tree (proportional set size, PSS), and the processor time of the tree."""
+"""A command run to its end: its time, the peak memory of its process tree (proportional set size, PSS), and the processor time of its workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ WAIT_S = 3 * 3600
 class Cost:
     """What a command took. `worker_bytes` is the peak PSS of the largest process below the command itself.
 
-    `cpu_seconds` are of all its processes, as last seen alive: each may have worked up to EVERY_S more. They tell a slow program from a busy machine.
+    `cpu_seconds` are of the command's own process and of its workers, not of a cluster's daemons, as last seen alive: each may have worked up to EVERY_S more. They tell
+    a slow program from a busy machine.
     """
 
     seconds: float
@@ -31,20 +32,21 @@ class Cost:
     output: str
 
 
-def _note_cpu(root: psutil.Process, seen: dict[tuple[int, float], float]) -> None:
-    for process in (root, *root.children(recursive=True)):
-        try:
-            times = process.cpu_times()
-            seen[process.pid, process.create_time()] = times.user + times.system
-        except psutil.Error:
-            continue
+Processors = dict[tuple[int, float], float]
+"""Processor time by process: its number and when it began."""
 
 
-def _largest_worker(root: psutil.Process, title: str) -> int:
+def _note_cpu(process: psutil.Process, seen: Processors) -> None:
+    times = process.cpu_times()
+    seen[process.pid, process.create_time()] = times.user + times.system
+
+
+def _largest_worker(root: psutil.Process, title: str, seen: Processors) -> int:
     largest = 0
     for process in root.children(recursive=True):
         try:
             if title in " ".join(process.cmdline()):
+                _note_cpu(process, seen)
                 largest = max(largest, int(process.memory_full_info().pss))
         except psutil.Error:
             continue
@@ -59,7 +61,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Pa
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     peaks = {"tree": 0, "worker": 0}
-    cpu: dict[tuple[int, float], float] = {}
+    cpu: Processors = {}
     stop = threading.Event()
     with log.open("wb") as sink:
         started_at_s = time.monotonic()
@@ -71,7 +73,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Pa
                     root = psutil.Process(child.pid)
                     _note_cpu(root, cpu)
                     peaks["tree"] = max(peaks["tree"], tree_pss_bytes(root))
-                    peaks["worker"] = max(peaks["worker"], _largest_worker(root, worker_title))
+                    peaks["worker"] = max(peaks["worker"], _largest_worker(root, worker_title, cpu))
                 except psutil.Error:
                     return
                 stop.wait(EVERY_S)
