@@ -4,9 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from tests.benchmarks import corpus, corpus_text, scale
+from pipeline.tables import utf8
+from pipeline.text import minhash
+from tests.benchmarks import contest, corpus, corpus_text, scale
+from tests.benchmarks.measured import Cost
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +62,26 @@ def test_the_slope_of_a_straight_line_is_one() -> None:
 
 def test_the_head_of_the_benchmark_lists_every_key() -> None:
     assert all(key in str(corpus.__doc__) for key in corpus.KEYS)
+
+
+def test_the_smallest_corpus_holds_an_exact_and_a_near_copy(data: Path, tmp_path: Path) -> None:
+    made = corpus_text.smallest(data, tmp_path)
+    read = [json.loads(line) for path in sorted(tmp_path.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    assert (len(read), made.documents, made.files) == (6, 6, 2) and sum(path.stat().st_size for path in tmp_path.iterdir()) == made.bytes
+    different = sorted({row["text"] for row in read})
+    assert len(different) == 5
+    bands, _ = minhash.band_hashes(*utf8(pa.array(different, pa.large_string())))
+    alike = [(a, b) for a in range(5) for b in range(a) if (bands[a] == bands[b]).any()]
+    assert len(alike) == 1
+
+
+def _cost(seconds: float) -> Cost:
+    return Cost(seconds, 0, 0, seconds, "")
+
+
+def test_a_run_that_is_short_beside_its_start_up_is_repeated_until_it_is_settled() -> None:
+    for times, counted in (([40.0], 40.0), ([39.0, 20.0, 30.0, 20.1], 20.0), ([39.0, 30.0, 28.0, 26.0, 24.0, 22.0], 22.0)):
+        given = iter(times)
+        side = contest.side("x", lambda given=given: _cost(next(given)), _cost(10.0))  # type: ignore[misc]
+        assert (side.cost.seconds, side.seconds, side.cpu_seconds) == (counted, counted - 10, counted - 10)
+        assert next(given, None) is None

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.tables import rows, utf8
-from pipeline.text import minhash
+from pipeline.text import minhash, shingles
 from stages.dedup import near
 from stages.dedup.work import partitions_for
 from tests.stages.dedup.inside import Run, Stage
@@ -90,7 +90,7 @@ def test_the_same_stays_whatever_the_order_of_the_shards_and_the_number_of_parti
 def test_no_two_that_stay_are_alike_and_each_that_went_is_like_another(stage: Stage) -> None:
     records = corpus(3, 30)
     found = stage.run([stage.shard(records[:30]), stage.shard(records[30:])])
-    values, starts = minhash.distinct_shingles(*utf8(pa.array([each["text"] for each in records], pa.large_string())))
+    values, starts = shingles.distinct_shingles(*utf8(pa.array([each["text"] for each in records], pa.large_string())))
     pairs = np.array([(a, b) for a in range(len(records)) for b in range(a)])
     similarity = minhash.jaccard(values, starts, pairs)
     reason = [found.rows[each["name"]]["reason"] for each in records]
