@@ -34,7 +34,7 @@ from pipeline.tables import ROWS_PER_BATCH
 from pipeline.text.identify import agrees, identify_all
 from pipeline.text.languages import NAMED_SETS, lookup
 from stages.ingest import npm
-from stages.ingest.records import Record, Slice, SourceFile
+from stages.ingest.records import Pending, Record, Slice, SourceFile
 from stages.ingest.sources import html
 
 DATA = Path(os.environ.get("XLM_PIPELINE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
@@ -101,7 +101,9 @@ def paragraphs(cache: Path = CACHE, languages: Sequence[str] = NAMED_SETS["xlmr"
             continue
         raw = (folder / f"{stem}.html").read_bytes()
         file = SourceFile(f"{stem}.html", f"{stem}.html", len(raw), lang)
-        for record in html.read(lambda raw=raw: io.BytesIO(raw), file, Slice(), config):
+        for found in html.read(lambda raw=raw: io.BytesIO(raw), file, Slice(), config):
+            assert isinstance(found, Pending), found
+            record = found.make()
             assert isinstance(record, Record), record
             for paragraph in record.text.split("\n"):
                 if any(map(str.isalpha, paragraph)):
