@@ -12,7 +12,7 @@ from pipeline.errors import IntegrityError
 from pipeline.manifest import Shard
 from pipeline.storage import Storage
 from pipeline.tables import open_file, read_table
-from pipeline.training.batches import PackedRows
+from pipeline.training.packed_rows import PackedRows
 
 
 def packed_rows(storage: Storage, packing: list[dict[str, Any]], tokens: list[dict[str, Any]]) -> dict[str, dict[str, PackedRows]]:
