@@ -213,6 +213,12 @@ class Tokenizer:
         rows = self._processor.encode(list(texts), out_type=int, num_threads=1)
         return [np.array(row, dtype=self.dtype) for row in rows]
 
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray[Any, np.dtype[Any]], np.ndarray[Any, np.dtype[np.int64]]]:
+        """`encode` of many texts: all ids one behind the other, and how many each text has, shape (texts,). No id becomes a Python object."""
+        rows = self._processor.encode(list(texts), out_type="numpy", num_threads=1)
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        return (np.concatenate(rows) if rows else np.zeros(0, np.int32)).astype(self.dtype), lengths
+
     def encode_words(self, words: Sequence[str]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
         """Ids of words as `words.split_words` gives them: `▁` stands for the space before one, and none is added.
 

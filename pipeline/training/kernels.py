@@ -111,7 +111,13 @@ def plan(start: int, stop: int, block: int, block_key: Any, slot_ends_L: Any, sl
     for n in range(size):
         number, place = (start + n) // block, (start + n) % block
         slot = np.int64(_permuted(place, block, _mix(_begin(block_key, 0) + _count(number))))
-        language = np.searchsorted(slot_ends_L, slot, side="right")
+        language, beyond = 0, len(slot_ends_L) - 1
+        while language < beyond:
+            middle = (language + beyond) >> 1
+            if slot_ends_L[middle] > slot:
+                beyond = middle
+            else:
+                language = middle + 1
         use = number * slots_L[language] + slot - (slot_ends_L[language] - slots_L[language])
         epoch, position = use // rows_L[language], use % rows_L[language]
         language_N[n], epoch_N[n] = language, epoch
@@ -260,7 +266,13 @@ def hide(
         for t in range(used):
             tied[size] = hashes_T[t]
             size += np.int64((hashes_T[t] >> shift) == bucket)
-        threshold = np.partition(tied[:size], count - below - 1)[count - below - 1] if size > 1 else tied[0]
+        for n in range(1, size):
+            held, at = tied[n], n
+            while at > 0 and tied[at - 1] > held:
+                tied[at] = tied[at - 1]
+                at -= 1
+            tied[at] = held
+        threshold = tied[count - below - 1]
         # Written whether chosen or not, so that nothing is left to the branch predictor.
         found: Any = 0
         for t in range(used):
