@@ -17,6 +17,7 @@ from pipeline.ledger import total
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.task import Task
 from pipeline.text.sentences import split_sentences
+from pipeline.text.text_encoder import TextEncoder
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.units import Phase
 from stages.encode import Config
@@ -50,18 +51,18 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(root: str, path: str, sha256: str) -> Tokenizer:
+def _encoder(root: str, path: str, sha256: str) -> TextEncoder:
     from pipeline.storage import Storage
 
-    return Tokenizer(Storage.at(root).local(path, sha256).read_bytes())
+    return TextEncoder(Tokenizer(Storage.at(root).local(path, sha256).read_bytes()))
 
 
 class _Encoded:
     """Rows of tokens, column by column, until all of a shard is there."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        self._tokenizer = tokenizer
-        self._schema = tokens.schema(tokenizer.size)
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._schema = tokens.schema(encoder.tokenizer.size)
         self._columns: dict[str, list[pa.Array]] = {name: [] for name in self._schema.names}
 
     def add(self, plain: Mapping[str, pa.Array], sides: Sequence[Sequence[str]]) -> I64:
@@ -72,7 +73,7 @@ class _Encoded:
             own = split_sentences(text)
             sentences += own
             counts.append(len(own))
-        ids, lengths_S = self._tokenizer.encode_flat(sentences)
+        ids, lengths_S = self._encoder.encode(sentences)
         # Totals before each sentence, each side and each row; offsets into ids are differences of these.
         ids_before_S1 = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths_S)])
         width = len(sides[0]) if sides else 1
@@ -120,7 +121,7 @@ def _passed(task: Task, names: list[str], keep: Sequence[bool]) -> list[int]:
 
 def encode_documents(task: Task) -> None:
     """Worker: the kept documents of a shard, training and held-out ones."""
-    encoded = _Encoded(_tokenizer(task.storage.root, task.given["path"], task.given["sha256"]))
+    encoded = _Encoded(_encoder(task.storage.root, task.given["path"], task.given["sha256"]))
     sums: Counter[str] = Counter()
     for batch, decisions in decided_batches(task.storage, task.argument, ("id", "lang", "text")):
         rows = pa.array(_passed(task, batch.column("lang").to_pylist(), decisions["keep"].to_pylist()), pa.int64())
@@ -141,7 +142,7 @@ def encode_documents(task: Task) -> None:
 
 def encode_pairs(task: Task) -> None:
     """Worker: the kept pairs of a shard, side a then side b."""
-    encoded = _Encoded(_tokenizer(task.storage.root, task.given["path"], task.given["sha256"]))
+    encoded = _Encoded(_encoder(task.storage.root, task.given["path"], task.given["sha256"]))
     sums: Counter[str] = Counter()
     for batch, decisions in decided_batches(task.storage, task.argument, ("id", "lang_a", "lang_b", "text_a", "text_b")):
         names = [f"{a}-{b}" for a, b in zip(batch.column("lang_a").to_pylist(), batch.column("lang_b").to_pylist(), strict=True)]
