@@ -24,6 +24,7 @@ import io
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cached_property
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -212,6 +213,17 @@ class Tokenizer:
         """Ids of each normalised text, without specials: shape (tokens,), uint16 up to 65,536 ids, else uint32."""
         rows = self._processor.encode(list(texts), out_type=int, num_threads=1)
         return [np.array(row, dtype=self.dtype) for row in rows]
+
+    @cached_property
+    def parts_at_spaces(self) -> bool:
+        """Whether the ids of a text are those of its words in order: a BPE without a normaliser or symbols of the user's, and no piece with a space behind its start."""
+        from sentencepiece import sentencepiece_model_pb2 as format
+
+        proto = format.ModelProto.FromString(self._processor.serialized_model_proto())
+        plain = not proto.normalizer_spec.precompiled_charsmap and not proto.normalizer_spec.remove_extra_whitespaces
+        own = any(piece.type == format.ModelProto.SentencePiece.USER_DEFINED or SPACE in piece.piece[1:] for piece in proto.pieces)
+        is_bpe = proto.trainer_spec.model_type == format.TrainerSpec.BPE
+        return is_bpe and plain and not own and proto.normalizer_spec.add_dummy_prefix and SPACE in {piece.piece for piece in proto.pieces}
 
     def encode_words(self, words: Sequence[str]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
         """Ids of words as `words.split_words` gives them: `▁` stands for the space before one, and none is added.
