@@ -13,7 +13,7 @@ import json
 import math
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ TRIES = 6
 """Most times that a start-up is measured, on either side. The shortest counts, and no more are made once the next shortest is within SETTLED of it."""
 SETTLED = 0.02
 SHORT = 4
-"""A run of less than so many start-ups is repeated like a start-up, on either side: a start-up's spread would be a large part of it."""
+"""A run of less than so many start-ups is repeated as a start-up is, in turn with it, on either side: what else the machine does must not fall on one of the two."""
 LEAST_S = 0.5
 """A shorter time apart from start-up is no measurement: give more text."""
 
@@ -63,20 +63,24 @@ def _seconds(cost: Cost) -> float:
     return cost.seconds
 
 
-def settled(run: Callable[[], Cost]) -> Cost:
-    """The shortest of several runs: of two that agree, or of TRIES."""
-    costs = sorted((run() for _ in range(2)), key=_seconds)
-    while len(costs) < TRIES and costs[1].seconds > (1 + SETTLED) * costs[0].seconds:
-        costs = sorted([*costs, run()], key=_seconds)
-    return costs[0]
+def _are_settled(costs: Sequence[Cost]) -> bool:
+    shortest = sorted(map(_seconds, costs))[:2]
+    return len(shortest) == 2 and shortest[1] <= (1 + SETTLED) * shortest[0]
 
 
-def side(name: str, run: Callable[[], Cost], startup: Cost) -> Side:
-    """Run a side once, or until it is settled."""
-    cost = run()
-    first = iter([cost])
-    again = cost.seconds < SHORT * startup.seconds
-    return Side(name, settled(lambda: next(first, None) or run()) if again else cost, startup)
+def side(name: str, startups: list[Cost], start: Callable[[], Cost], run: Callable[[], Cost]) -> Side:
+    """Start a side and run it, in turn, as often as it takes; `startups` holds those made before and gains those made now."""
+    if not startups:
+        startups.append(start())
+    costs = [run()]
+    is_short = costs[0].seconds < SHORT * min(map(_seconds, startups))
+    for _ in range(TRIES - 1):
+        if _are_settled(startups) and (not is_short or _are_settled(costs)):
+            break
+        startups.append(start())
+        if is_short:
+            costs.append(run())
+    return Side(name, min(costs, key=_seconds), min(startups, key=_seconds))
 
 
 class Arena:
@@ -85,7 +89,7 @@ class Arena:
     def __init__(self, work: Path, tiny: Corpus, other: peer.Peer | None, workers: int) -> None:
         self.work, self.workers = work, workers
         self._tiny, self._peer = tiny, other
-        self._startups: dict[str, Cost] = {}
+        self._startups: dict[str, list[Cost]] = {}
 
     def warm(self) -> None:
         """Run either side once on next to nothing, so that no later start-up holds what only the first run on a machine pays: compiled code, cold files."""
@@ -115,12 +119,11 @@ class Arena:
         other, target, name = self._peer, self.work / f"peer-{part}-{splitting}", f"peer {part} {splitting}"
 
         def run(some: Corpus) -> Cost:
-            shutil.rmtree(target, ignore_errors=True)
-            return other.run(part, splitting, some.folder, target, self.workers)
+            place = self._startup_place if some is self._tiny else target
+            shutil.rmtree(place, ignore_errors=True)
+            return other.run(part, splitting, some.folder, place, self.workers)
 
-        if name not in self._startups:
-            self._startups[name] = settled(lambda: run(self._tiny))
-        return side(f"datatrove {peer.VERSION}", lambda: run(corpus), self._startups[name])
+        return side(f"datatrove {peer.VERSION}", self._startups.setdefault(name, []), lambda: run(self._tiny), lambda: run(corpus))
 
     def ours(
         self,
@@ -138,10 +141,11 @@ class Arena:
         key = json.dumps([dict(dedup), clean, own, kept, card, workers])
 
         def run(some: Corpus) -> Cost:
+            storage = self._startup_place if some is self._tiny else self.storage
             plain = engine.settings(
                 some.pattern,
                 corpus.languages,
-                engine.fresh(self.storage),
+                engine.fresh(storage),
                 dedup,
                 clean=clean,
                 own=own,
@@ -153,14 +157,17 @@ class Arena:
                 plain["stages"]["ingest"]["unit_bytes"] = 1 << 15
             return engine.pipeline(self.work / "run", plain)
 
-        if key not in self._startups:
-            self._startups[key] = settled(lambda: run(self._tiny))
-        return side(name, lambda: run(corpus), self._startups[key])
+        return side(name, self._startups.setdefault(key, []), lambda: run(self._tiny), lambda: run(corpus))
 
     @property
     def storage(self) -> Path:
         """The storage of the last run of `ours`."""
         return self.work / "ours"
+
+    @property
+    def _startup_place(self) -> Path:
+        """Where either side leaves what a start-up makes, so that a run's output stays."""
+        return self.work / "start-up"
 
 
 def gopher(arena: Arena, corpus: Corpus, splitting: str, *, all_of_ours: bool) -> float:

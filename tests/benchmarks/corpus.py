@@ -120,7 +120,8 @@ def main() -> None:
         print(f"  [{part}: {time.monotonic() - started_at_s:.0f} s]", flush=True)
     for made in corpora.values():
         shutil.rmtree(made.folder)
-    shutil.rmtree(work / "ours", ignore_errors=True)
+    for name in ("ours", "start-up"):
+        shutil.rmtree(work / name, ignore_errors=True)
     print(json.dumps({name: round(value, 4) if value is not None and math.isfinite(value) else None for name, value in results.items()}))
 
 

@@ -79,9 +79,17 @@ def _cost(seconds: float) -> Cost:
     return Cost(seconds, 0, 0, seconds, "")
 
 
-def test_a_run_that_is_short_beside_its_start_up_is_repeated_until_it_is_settled() -> None:
-    for times, counted in (([40.0], 40.0), ([39.0, 20.0, 30.0, 20.1], 20.0), ([39.0, 30.0, 28.0, 26.0, 24.0, 22.0], 22.0)):
-        given = iter(times)
-        side = contest.side("x", lambda given=given: _cost(next(given)), _cost(10.0))  # type: ignore[misc]
-        assert (side.cost.seconds, side.seconds, side.cpu_seconds) == (counted, counted - 10, counted - 10)
-        assert next(given, None) is None
+@pytest.mark.parametrize(
+    ("startups", "runs", "apart"),
+    [
+        ([10.0, 10.1], [40.0], 30.0),  # long: once
+        ([10.0, 12.0, 9.0, 9.1], [50.0], 41.0),
+        ([10.0, 10.1, 8.0, 8.1], [39.0, 20.0, 30.0, 20.1], 12.0),
+        ([10.0] * 6, [39.0, 30.0, 28.0, 26.0, 24.0, 22.0], 12.0),
+    ],
+)
+def test_start_ups_and_short_runs_are_repeated_in_turn_until_two_agree(startups: list[float], runs: list[float], apart: float) -> None:
+    given = iter(startups), iter(runs)
+    found = contest.side("x", [], *(lambda times=times: _cost(next(times)) for times in given))  # type: ignore[misc]
+    assert found.seconds == found.cpu_seconds == apart
+    assert [next(times, None) for times in given] == [None, None]
