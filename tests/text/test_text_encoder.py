@@ -37,7 +37,7 @@ HORRIBLE = [
 
 @pytest.fixture(scope="module", params=[True, False], ids=["bytes", "unknown"])
 def tokenizer(request: pytest.FixtureRequest) -> Tokenizer:
-    return Tokenizer(train(WORDS, size=300 if request.param else 40, byte_fallback=request.param))
+    return Tokenizer(train(WORDS, size=280 if request.param else 26, byte_fallback=request.param))
 
 
 def agree(encoder: TextEncoder, texts: list[str]) -> None:
@@ -73,7 +73,7 @@ def test_what_is_forgotten_is_encoded_anew(tokenizer: Tokenizer, monkeypatch: py
 def test_a_vocabulary_whose_pieces_reach_over_spaces_encodes_whole_texts() -> None:
     from sentencepiece import sentencepiece_model_pb2 as format
 
-    proto = format.ModelProto.FromString(train(WORDS, size=300))
+    proto = format.ModelProto.FromString(train(WORDS, size=280))
     proto.pieces[-1].piece = "ab▁ba"
     tokenizer = Tokenizer(proto.SerializeToString())
     assert not tokenizer.parts_at_spaces
