@@ -12,29 +12,21 @@ Legend: N texts, W words, K tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+from numba import njit
 
 from pipeline.text.tokenizer import SPACE, Tokenizer
+from pipeline.text.word_numbers import WordNumbers, grown
 
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
-MAX_WORDS, MAX_IDS = 1 << 19, 1 << 22
-"""Distinct words, and ids of theirs, that are remembered (about 150 MB); then all are forgotten."""
-
-
-class _Numbers(dict[str, int]):
-    """word -> its number, given when it is first asked for; `new` are the words that have no ids yet."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.new: list[str] = []
-
-    def __missing__(self, word: str) -> int:
-        number = self[word] = len(self)
-        self.new.append(word)
-        return number
+MAX_WORDS = 1 << 21
+"""Distinct words that are remembered (about 120 MB); then all are forgotten."""
+WORDS_A_LINE = 64
 
 
 class TextEncoder:
@@ -42,7 +34,8 @@ class TextEncoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self.tokenizer = tokenizer
-        self._numbers = _Numbers()
+        self._begins_word = np.array([piece.startswith(SPACE) for piece in tokenizer.pieces()])
+        self._numbers = WordNumbers()
         self._ids = np.zeros(1 << 12, tokenizer.dtype)
         self._ends = np.zeros(1 << 12, np.int64)  # of the ids of each word; those of word 0 begin at 0
 
@@ -51,39 +44,49 @@ class TextEncoder:
         if not self.tokenizer.parts_at_spaces:
             rows = self.tokenizer.encode(texts)
             return np.concatenate([np.zeros(0, self.tokenizer.dtype), *rows]), np.fromiter(map(len, rows), np.int64, len(rows))
-        words: list[str] = []
-        before_N1 = np.zeros(len(texts) + 1, np.int64)
-        for number, text in enumerate(texts, 1):
-            if text:
-                words += text.split(" ")
-            before_N1[number] = len(words)
-        begin_W, end_W = self._numbered(words)
-        tokens_before_W1 = np.concatenate([np.zeros(1, np.int64), np.cumsum(end_W - begin_W)])
-        index_K = np.arange(tokens_before_W1[-1]) + np.repeat(begin_W - tokens_before_W1[:-1], end_W - begin_W)
-        return self._ids[index_K], np.diff(tokens_before_W1[before_N1])
+        column = pa.array(texts, pa.large_string())
+        offsets_N1 = np.frombuffer(column.buffers()[1], np.int64) if len(texts) else np.zeros(1, np.int64)
+        data = np.frombuffer(column.buffers()[2], np.uint8) if offsets_N1[-1] else np.zeros(0, np.uint8)
+        if self._numbers.known > MAX_WORDS:
+            self._numbers = WordNumbers()
+        known = self._numbers.known
+        number_W, before_N1 = self._numbers(data, offsets_N1)
+        if self._numbers.known > known:
+            self._learn(known)
+        return _joined(self._ids, self._ends, number_W, before_N1)
 
-    def _numbered(self, words: list[str]) -> tuple[I64, I64]:
-        """Where the ids of each word [W] begin and end."""
-        if len(self._numbers) > MAX_WORDS or (len(self._numbers) and self._ends[len(self._numbers) - 1] > MAX_IDS):
-            self._numbers = _Numbers()
-        known = len(self._numbers)
-        number_W = np.fromiter(map(self._numbers.__getitem__, words), np.int64, len(words))
-        new, self._numbers.new = self._numbers.new, []
-        if new:
-            ids, lengths = self.tokenizer.encode_words([SPACE + word for word in new])
-            first = int(self._ends[known - 1]) if known else 0
-            self._ids = _grown(self._ids, first + len(ids))
-            self._ends = _grown(self._ends, known + len(new))
-            self._ids[first : first + len(ids)] = ids
-            self._ends[known : known + len(new)] = first + np.cumsum(lengths)
-        end_W = self._ends[number_W]
-        return np.where(number_W > 0, self._ends[number_W - 1], 0), end_W
+    def _learn(self, known: int) -> None:
+        """Encode the words from number `known` on, as lines of many words, since a call costs more than a word. A piece that begins with a space begins a word."""
+        held, ends_D = self._numbers.words(known)
+        joined = np.insert(held, ends_D[:-1], 0x20).tobytes()
+        cuts = (ends_D + np.arange(1, len(ends_D) + 1))[WORDS_A_LINE - 1 :: WORDS_A_LINE].tolist()
+        lines = [joined[a : b - 1].decode() for a, b in pairwise([0, *cuts, len(joined) + 1])]
+        ids = np.concatenate(self.tokenizer.encode(lines))
+        starts = np.flatnonzero(self._begins_word[ids])
+        lengths = np.diff(starts, append=len(ids))
+        if len(starts) != len(ends_D):  # a word holds U+2581 itself
+            ids, lengths = self.tokenizer.encode_words([SPACE + word for word in joined.decode().split(" ")])
+        first = int(self._ends[known - 1]) if known else 0
+        self._ids, self._ends = grown(self._ids, first + len(ids)), grown(self._ends, known + len(ends_D))
+        self._ids[first : first + len(ids)] = ids
+        self._ends[known : known + len(ends_D)] = first + np.cumsum(lengths)
 
 
-def _grown(array: np.ndarray[Any, Any], size: int) -> np.ndarray[Any, Any]:
-    """The array, or a longer copy that holds `size`."""
-    if size <= len(array):
-        return array
-    longer = np.zeros(max(size, 2 * len(array)), array.dtype)
-    longer[: len(array)] = array
-    return longer
+@njit(cache=True)
+def _joined(ids: Any, ends: Any, number_W: Any, before_N1: Any) -> Any:
+    """The ids of words by number, one behind the other [K], and how many each text has [N]."""
+    total = np.int64(0)
+    for number in number_W:
+        total += ends[number] - (ends[number - 1] if number > 0 else 0)
+    joined, lengths_N = np.empty(total, ids.dtype), np.empty(len(before_N1) - 1, np.int64)
+    at: Any = np.int64(0)
+    for text in range(len(lengths_N)):
+        first = at
+        for word in range(before_N1[text], before_N1[text + 1]):
+            number = number_W[word]
+            begin = ends[number - 1] if number > 0 else np.int64(0)
+            for n in range(ends[number] - begin):
+                joined[at + n] = ids[begin + n]
+            at += ends[number] - begin
+        lengths_N[text] = at - first
+    return joined, lengths_N

@@ -62,12 +62,19 @@ def test_any_texts_get_the_ids_of_the_whole(tokenizer: Tokenizer, texts: list[st
     agree(TextEncoder(tokenizer), texts)
 
 
+def test_many_words_make_the_table_grow_and_keep_their_numbers(tokenizer: Tokenizer) -> None:
+    encoder = TextEncoder(tokenizer)
+    for first in (0, 3_000, 100):
+        agree(encoder, [" ".join(f"ab{n} {n}" for n in range(start, start + 130)) for start in range(first, first + 3_000, 130)])
+    assert encoder._numbers.known > 5_000
+
+
 def test_what_is_forgotten_is_encoded_anew(tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_encoder, "MAX_WORDS", 3)
     encoder = TextEncoder(tokenizer)
     for texts in (["ab ba kab", "k"], ["abba"], ["ab ba k", "0"], ["kab"] * 5):
         agree(encoder, texts)
-    assert len(encoder._numbers) <= 3 + 4
+    assert encoder._numbers.known <= 3 + 4
 
 
 def test_a_vocabulary_whose_pieces_reach_over_spaces_encodes_whole_texts() -> None:
