@@ -3,10 +3,11 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.benchmarks import corpus, corpus_text, scale
+from tests.benchmarks import corpus, corpus_text, packing, reader, scale
 
 
 @pytest.fixture(scope="module")
@@ -56,5 +57,6 @@ def test_the_slope_of_a_straight_line_is_one() -> None:
     assert scale.slope([(math.log(n), math.log(3 * n)) for n in (1, 4, 16)]) == pytest.approx(1)
 
 
-def test_the_head_of_the_benchmark_lists_every_key() -> None:
-    assert all(key in str(corpus.__doc__) for key in corpus.KEYS)
+@pytest.mark.parametrize("benchmark", [corpus, packing, reader])
+def test_the_head_of_a_benchmark_lists_every_key(benchmark: Any) -> None:
+    assert all(key in benchmark.__doc__ for key in benchmark.KEYS)
