@@ -24,8 +24,8 @@ from pipeline.text.word_numbers import WordNumbers, grown
 
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
-MAX_WORDS = 1 << 21
-"""Distinct words that are remembered (about 120 MB); then all are forgotten."""
+MAX_WORDS, MAX_BYTES = 1 << 21, 1 << 26
+"""Distinct words, and UTF-8 bytes of theirs, that are remembered (about 200 MB in all); then all are forgotten."""
 WORDS_A_LINE = 64
 
 
@@ -47,7 +47,7 @@ class TextEncoder:
         column = pa.array(texts, pa.large_string())
         offsets_N1 = np.frombuffer(column.buffers()[1], np.int64) if len(texts) else np.zeros(1, np.int64)
         data = np.frombuffer(column.buffers()[2], np.uint8) if offsets_N1[-1] else np.zeros(0, np.uint8)
-        if self._numbers.known > MAX_WORDS:
+        if self._numbers.known > MAX_WORDS or self._numbers.num_bytes > MAX_BYTES:
             self._numbers = WordNumbers()
         known = self._numbers.known
         number_W, before_N1 = self._numbers(data, offsets_N1)

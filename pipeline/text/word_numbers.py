@@ -32,12 +32,16 @@ class WordNumbers:
         self._ends = np.zeros(1 << 10, np.int64)  # [D] of each word's bytes
         self._bytes = np.zeros(1 << 14, np.uint8)
 
+    @property
+    def num_bytes(self) -> int:
+        """UTF-8 bytes of all words."""
+        return int(self._ends[self.known - 1]) if self.known else 0
+
     def __call__(self, data: U8, offsets_N1: I64) -> tuple[I64, I64]:
         """The number of each word [W], and how many words there are before each text and in all [N + 1]."""
         most = int((data[offsets_N1[0] : offsets_N1[-1]] == _SPACE).sum()) + len(offsets_N1)
         self._hashes, self._ends = grown(self._hashes, self.known + most), grown(self._ends, self.known + most)
-        used = int(self._ends[self.known - 1]) if self.known else 0
-        self._bytes = grown(self._bytes, used + int(offsets_N1[-1] - offsets_N1[0]))
+        self._bytes = grown(self._bytes, self.num_bytes + int(offsets_N1[-1] - offsets_N1[0]))
         size = len(self._slots)
         while size < 2 * (self.known + most):
             size *= 2

@@ -9,7 +9,7 @@ The survey alone opens token shards, and of these no more than offsets: another 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,6 +42,8 @@ SURVEY = pa.schema(
     ]
 )
 """One row a language (or pair of languages, "en-sw") and split, sorted."""
+PART_TOKENS = 1 << 28
+"""Tokens of a language that are packed at once."""
 SLOTS = {"tokens": "packing", "pair_tokens": "pair_packing"}
 
 
@@ -88,7 +90,7 @@ def _units(shards: Sequence[Shard], seen: Sequence[tuple[Shard, Sequence[Sequenc
     units = []
     for (lang, split), found in sorted(held.items()):
         names = [shard.sha256 for shard, *_ in found]
-        surveys = [[survey.plain(), row] for _, survey, row, _ in found]
+        surveys = [[survey.plain(), row, tokens] for _, survey, row, tokens in found]
         argument = {"lang": lang, "split": split, "token_shards": names, "surveys": surveys}
         units.append(Unit(digest([lang, split, names]), argument, sum(tokens for *_, tokens in found) // 8, f"{lang} {split}"))
     return units
@@ -153,43 +155,68 @@ class _Held(NamedTuple):
 def index(task: Task) -> None:
     """Worker: the rows of one language, or pair of languages, and split."""
     lang, split, length = task.argument["lang"], task.argument["split"], task.settings["length"]
-    held = _held(task)
-    packed, dropped = _pack(task.settings, held, length)
-    task.ledger.keep(lang, int(packed.span_length.sum()))
-    for reason, tokens in dropped.items():
-        if tokens:
-            task.ledger.drop(lang, reason, tokens)
-    spans = pa.StructArray.from_arrays(
-        [
-            pa.array(held.shard_D[packed.span_document].astype(np.uint32)),
-            pa.array((held.start_D[packed.span_document] + packed.span_start).astype(np.uint64)),
-            pa.array(packed.span_length.astype(np.uint32)),
-        ],
-        fields=list(packing.schema().field("spans").type.value_type),
-    )
-    rows = pa.ListArray.from_arrays(pa.array(packed.row_offsets, pa.int32()), spans, type=packing.schema().field("spans").type)
+    pairs, found = task.settings["pairs"], _Found()
+    for held in _held(task):
+        packed, dropped = _pack(task.settings, held, length)
+        found.add(held, packed, cut=0 if pairs else packed.num_cut_documents)
+        task.ledger.keep(lang, int(packed.span_length.sum()))
+        for reason, tokens in dropped.items():
+            if tokens:
+                task.ledger.drop(lang, reason, tokens)
     metadata = {
-        "lang": lang, "split": split, "length": length, "token_shards": task.argument["token_shards"],
-        "spans_a_text": 2 if task.settings["pairs"] else 1,
+        "lang": lang, "split": split, "length": length, "token_shards": task.argument["token_shards"], "spans_a_text": 2 if pairs else 1,
     }  # fmt: skip
     schema = packing.schema().with_metadata({"packing": json.dumps(metadata, sort_keys=True)})
     with task.table("packing", schema) as table:
-        table.partition({"spans": rows})  # one batch, so that a reader maps it as it lies
-    task.counts.update(
-        {"filled": int(packed.num_tokens), "tokens": int(packed.span_length.sum()), "documents": len(held.start_D), "rows": packed.num_rows,
-         "cut_documents": 0 if task.settings["pairs"] else packed.num_cut_documents}
-    )  # fmt: skip
+        table.partition({"spans": found.rows()})  # one batch, so that a reader maps it as it lies
+    task.counts.update(found.counts)
 
 
-def _held(task: Task) -> _Held:
+class _Found:
+    """The rows of all parts, in the artifact's types."""
+
+    def __init__(self) -> None:
+        self._offsets = [np.zeros(1, np.int64)]
+        self._shard: list[np.ndarray[Any, Any]] = []
+        self._start: list[np.ndarray[Any, Any]] = []
+        self._length: list[np.ndarray[Any, Any]] = []
+        self.counts = {"filled": 0, "tokens": 0, "documents": 0, "rows": 0, "cut_documents": 0}
+
+    def add(self, held: _Held, packed: Packed, cut: int) -> None:
+        """Rows behind those before."""
+        self._offsets.append(packed.row_offsets[1:] + self._offsets[-1][-1])
+        self._shard.append(held.shard_D[packed.span_document].astype(np.uint32))
+        self._start.append((held.start_D[packed.span_document] + packed.span_start).astype(np.uint64))
+        self._length.append(packed.span_length.astype(np.uint32))
+        own = {
+            "filled": packed.num_tokens, "tokens": int(packed.span_length.sum()), "documents": len(held.start_D), "rows": packed.num_rows, "cut_documents": cut,
+        }  # fmt: skip
+        for name, count in own.items():
+            self.counts[name] += int(count)
+
+    def rows(self) -> pa.Array:
+        """The column of the artifact."""
+        kind = packing.schema().field("spans").type
+        columns = [pa.array(np.concatenate(parts)) for parts in (self._shard, self._start, self._length)]
+        spans = pa.StructArray.from_arrays(columns, fields=list(kind.value_type))
+        return pa.ListArray.from_arrays(pa.array(np.concatenate(self._offsets), pa.int32()), spans, type=kind)
+
+
+def _held(task: Task) -> Iterator[_Held]:
+    """The documents, in parts of at most `PART_TOKENS` (a shard is not cut), so that memory does not follow the corpus's sentences."""
     columns: dict[str, list[I64]] = {"shard": [], "start": [], "parts": [], "length": []}
-    for number, (plain, row) in enumerate(task.argument["surveys"]):
+    held = 0
+    for number, (plain, row, tokens) in enumerate(task.argument["surveys"]):
+        if held and held + tokens > PART_TOKENS:
+            yield _Held(*map(np.concatenate, columns.values()))
+            columns, held = {name: [] for name in columns}, 0
+        held += tokens
         shard = Shard(**plain)
         table = read_table(task.storage.local(shard.path, shard.sha256))
         for name in ("start", "parts", "length"):
             columns[name].append(table[name].chunk(0)[row].values.to_numpy().astype(np.int64))
         columns["shard"].append(np.full(len(columns["start"][-1]), number, np.int64))
-    return _Held(*(np.concatenate(column) if column else np.zeros(0, np.int64) for column in columns.values()))
+    yield _Held(*map(np.concatenate, columns.values()))
 
 
 def _pack(settings: Mapping[str, Any], held: _Held, length: int) -> tuple[Packed, dict[str, int]]:

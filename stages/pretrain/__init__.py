@@ -15,7 +15,7 @@ from pipeline.artifacts import CHECKPOINT, PACKING, TOKENS, VOCABULARY
 from pipeline.config import Section, outside
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("deepspeed", "torch", "transformers")
 GRADE = Grade.TRAINING
 GLOBALS = ("seed",)
@@ -36,6 +36,15 @@ class TrainingPhase(Section):
     """Exponent of the sampling over languages."""
     mask_rate: float | None = Field(None, gt=0, lt=1)
     """Share of tokens that is predicted."""
+
+
+class LanguageGroup(Section):
+    """Languages that have a share of the rows together."""
+
+    languages: tuple[str, ...] = Field(min_length=1)
+    """Their codes."""
+    share: float = Field(gt=0, le=1)
+    """Share of all rows; within it the languages are drawn as `sampling` says."""
 
 
 class Config(Section):
@@ -73,6 +82,8 @@ class Config(Section):
     """UniMax: most times that a language is gone through in a phase."""
     language_weights: Mapping[str, float] = Field(default_factory=dict)
     """Weights of the languages where sampling is `weights`; every language with text must have one above 0."""
+    groups: Mapping[str, LanguageGroup] = Field(default_factory=dict)
+    """Groups of languages with shares of their own; the languages in none share what is left."""
     mask_rate: float = Field(0.15, gt=0, lt=1)
     """Share of tokens that is predicted."""
     phases: tuple[TrainingPhase, ...] = ()
@@ -106,6 +117,14 @@ class Config(Section):
             raise ValueError("language_weights and sampling: weights go together; give both or neither")
         if any(not weight > 0 for weight in self.language_weights.values()):
             raise ValueError("every weight of language_weights must be above 0")
+        grouped = [lang for group in self.groups.values() for lang in group.languages]
+        if len(grouped) != len(set(grouped)):
+            twice = next(lang for lang in grouped if grouped.count(lang) > 1)
+            raise ValueError(f"{twice} stands in groups twice; a language belongs to one group")
+        if sum(group.share for group in self.groups.values()) > 1 + 1e-9:
+            raise ValueError(
+                f"the shares of groups sum to {sum(group.share for group in self.groups.values()):g}; they may sum to 1 at most"
+            )
         return self
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
 from pipeline.training.batches import Feed
 from pipeline.training.counter import derive
-from pipeline.training.mixture import DEFAULT_BLOCK, Mixture, slot_counts
+from pipeline.training.mixture import DEFAULT_BLOCK, Mixture, slot_counts, weights_alpha
 from pipeline.training.objectives.masked import objective
 from pipeline.training.packed_rows import PackedRows
 from pipeline.training.phases import Phased, first_steps
@@ -43,17 +44,47 @@ def feed_of(config: Config, rows: Mapping[str, PackedRows], vocab_size: int, see
 
 
 def _mixture(config: Config, alpha: float, rows: Mapping[str, PackedRows], budget: int, seed: int) -> Mixture:
+    """The plan of a phase of `budget` samples."""
     sizes = {lang: len(own) for lang, own in rows.items()}
+    if config.sampling == "alpha" and not config.groups and alpha == 1:
+        return Mixture.by_alpha(sizes, alpha, seed)  # whole epochs of the corpus
     if config.sampling == "alpha":
-        return Mixture.by_alpha(sizes, alpha, seed)
-    if config.sampling == "unimax":
+        weights = weights_alpha(sizes, alpha)
+    elif config.sampling == "unimax":
         weights = weights_unimax(sizes, budget, config.max_epochs)
     else:
         missing = sorted(set(sizes) - set(config.language_weights))
         if missing:
             raise ConfigError(f"pretrain.language_weights: {', '.join(missing[:5])} has text but no weight; give every language one")
         weights = {lang: max(1, round(config.language_weights[lang] * 1_000_000)) for lang in sizes}
-    return Mixture(rows=sizes, slots=slot_counts(weights, DEFAULT_BLOCK), seed=seed)
+    return Mixture(rows=sizes, slots=slot_counts(_by_group(config, weights), block_of(budget, len(sizes))), seed=seed)
+
+
+def block_of(budget: int, languages: int) -> int:
+    """Slots of a block: equal blocks of at most `DEFAULT_BLOCK` that end with the phase, so that the shares are met over it and not only in the long run."""
+    return max(languages, -(-budget // -(-budget // DEFAULT_BLOCK)))
+
+
+def _by_group(config: Config, weights: Mapping[str, int]) -> dict[str, int]:
+    """The weights with each group's scaled to its share; what is in no group shares the rest."""
+    if not config.groups:
+        return dict(weights)
+    group_of = {lang: name for name, group in config.groups.items() for lang in group.languages}
+    shares = {name: Fraction(str(group.share)) for name, group in config.groups.items()}
+    shares[""] = max(Fraction(0), Fraction(1) - sum(shares.values(), Fraction(0)))
+    sums: dict[str, int] = {}
+    for lang, weight in weights.items():
+        sums[group_of.get(lang, "")] = sums.get(group_of.get(lang, ""), 0) + weight
+    if "" in sums and not shares[""]:
+        left = sorted(lang for lang in weights if lang not in group_of)
+        raise ConfigError(
+            f"pretrain.groups: the shares sum to 1 and {', '.join(left[:5])} is in no group; lower a share or put it into one"
+        )
+    # A group without text leaves its share to the others in proportion; a millionth of a millionth is fine enough.
+    return {
+        lang: max(1, int(shares[group_of.get(lang, "")] * weight / sums[group_of.get(lang, "")] * 10**12))
+        for lang, weight in weights.items()
+    }
 
 
 def planned_tokens(feed: Phased, steps: int) -> dict[str, int]:

@@ -142,6 +142,7 @@ def pretraining(given: Given) -> Pretraining | None:
         LossRow(
             lang, language_name(lang), loss, held["corpus_unigram"].get(lang), held["language_unigram"].get(lang),
             held.get("bits_per_byte", {}).get(lang), held["masked_tokens"].get(lang, 0), trained.get(lang, 0),
+            training.get("planned_tokens", {}).get(lang),
         )
         for lang, loss in sorted(held["loss"].items())
     ]  # fmt: skip

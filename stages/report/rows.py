@@ -155,6 +155,7 @@ class LossRow:
     bits_per_byte: float | None
     masked_tokens: int
     trained_tokens: int
+    planned_tokens: int | None = None
 
 
 @dataclass(frozen=True)

@@ -3,13 +3,14 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pytest
 
 from pipeline.tables import utf8
 from pipeline.text import minhash
-from tests.benchmarks import contest, corpus, corpus_text, scale
+from tests.benchmarks import contest, corpus, corpus_text, packing, reader, scale
 from tests.benchmarks.measured import Cost
 
 
@@ -60,8 +61,9 @@ def test_the_slope_of_a_straight_line_is_one() -> None:
     assert scale.slope([(math.log(n), math.log(3 * n)) for n in (1, 4, 16)]) == pytest.approx(1)
 
 
-def test_the_head_of_the_benchmark_lists_every_key() -> None:
-    assert all(key in str(corpus.__doc__) for key in corpus.KEYS)
+@pytest.mark.parametrize("benchmark", [corpus, packing, reader])
+def test_the_head_of_a_benchmark_lists_every_key(benchmark: Any) -> None:
+    assert all(key in benchmark.__doc__ for key in benchmark.KEYS)
 
 
 def test_the_smallest_corpus_holds_an_exact_and_a_near_copy(data: Path, tmp_path: Path) -> None:

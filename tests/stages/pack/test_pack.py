@@ -12,6 +12,7 @@ from pipeline.manifest import Shard
 from pipeline.storage import Storage
 from pipeline.tables import read_table
 from pipeline.text.pairs import pack_pairs
+from stages.pack import work
 from stages.pretrain.rows import packed_rows
 from tests.stages import encoded
 
@@ -46,8 +47,12 @@ def documents_of(held: Storage, shards: Sequence[Shard], lang: str, split: str) 
     return [row["ids"] for row in rows if (row["lang"], row["split"]) == (lang, split) and row["ids"]]
 
 
+@pytest.mark.parametrize("part_tokens", [work.PART_TOKENS, 1], ids=["whole", "in parts"])
 @pytest.mark.parametrize("method", ["sentences", "best-fit", "concatenate"])
-def test_a_reader_finds_every_token_of_every_document_once(tmp_path: Path, method: str) -> None:
+def test_a_reader_finds_every_token_of_every_document_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, part_tokens: int
+) -> None:
+    monkeypatch.setattr(work, "PART_TOKENS", part_tokens)
     held = encoded.storage(tmp_path)
     shards = token_shards(held)
     made = encoded.packed(held, encoded.surveyed(held, shards), length=16, method=method)
@@ -119,3 +124,17 @@ def test_every_pair_that_fits_is_in_one_row_and_no_token_is_lost_uncounted(
     sizes = [1 + sum(packed.span_length[s] + 1 for s in range(*packed.row_offsets[r : r + 2])) for r in range(packed.num_rows)]
     assert max(sizes, default=0) <= length and (packed.row_offsets % 2 == 0).all()
     assert int(packed.span_length.sum()) + sum(dropped.values()) == sum(a + b for a, b in sides)
+
+
+def test_a_reader_maps_local_copies_of_what_lies_at_a_url_and_fetches_nothing_twice(tmp_path: Path) -> None:
+    held = Storage.at(f"memory://{tmp_path.name}", "attempt")
+    shards = token_shards(held)
+    made = encoded.packed(held, encoded.surveyed(held, shards), length=16, method="best-fit")
+    plain = [result.files["packing"].plain() for result, _ in made], [shard.plain() for shard in shards]
+    first = packed_rows(held, *plain)["train"]["en"]
+    for path in held.list(""):
+        held.remove(path)
+    again = packed_rows(Storage.at(held.root, "another"), *plain)["train"]["en"]
+    rows = np.arange(len(first))
+    assert np.array_equal(first.gather(rows)[0], again.gather(rows)[0])
+    assert not again.shards[0].flags.owndata

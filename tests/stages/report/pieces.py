@@ -134,7 +134,7 @@ class Maker:
         self.add(
             "checkpoint", "pretrain",
             counts={"heldout": held, "tokens": {"am": 100, "en": 300, "fr": 200}, "training": {"world_size": 2, "precision": "fp32"}},
-            files={"training.json": {"model": "mini", "parameters": 1_234_567, "steps": 2, "length": 32}},
+            files={"training.json": {"model": "mini", "parameters": 1_234_567, "steps": 2, "length": 32, "planned_tokens": {"am": 80, "en": 300}}},
             evidence={"curve.json": canonical(curve), "loss.svg": SVG, "throughput.svg": SVG}, warnings=("train longer",),
         )  # fmt: skip
         self.add(

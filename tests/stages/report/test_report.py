@@ -115,6 +115,8 @@ def test_held_out_loss_stands_beside_both_unigrams_and_throughput_comes_from_the
     assert (found.trained_tokens, found.parameters, found.step_seconds, found.tokens_per_second) == (600, 1_234_567, 3.0, 200.0)
     first = found.rows[0]
     assert (first.lang, first.loss, first.corpus_unigram, first.language_unigram, first.masked_tokens) == ("am", 8.0, 9.0, 7.5, 3)
+    assert [(row.trained_tokens, row.planned_tokens) for row in found.rows] == [(100, 80), (300, 300), (200, None)]
+    assert "of those planned" in page_of(whole) and "125" in page_of(whole)
 
 
 def test_packing_fill_is_summed_by_split(whole: Maker) -> None:
