@@ -167,8 +167,12 @@ def model_bytes(
     character_coverage: float,
     split_digits: bool,
     controls: Sequence[str] = (),
+    charsmap: bytes = b"",
 ) -> bytes:
-    """A sentencepiece model of these pieces with their scores, in this order behind the specials and bytes, before `controls`; nothing in it tells of the run that made it."""
+    """A sentencepiece model of these pieces with their scores, in this order behind the specials and bytes, before `controls`; nothing in it tells of the run that made it.
+
+    charsmap: sentencepiece's table of a normaliser, which an imported vocabulary may bring; none changes nothing.
+    """
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()
@@ -186,7 +190,9 @@ def model_bytes(
     spec.vocab_size, spec.byte_fallback, spec.split_digits = len(proto.pieces), byte_fallback, split_digits
     spec.character_coverage, spec.input_format = character_coverage, "tsv"
     spec.bos_id, spec.pad_id, spec.eos_id, spec.unk_id = (SPECIALS[piece] for piece in ("<s>", "<pad>", "</s>", "<unk>"))
-    proto.normalizer_spec.name = "identity"
+    proto.normalizer_spec.name = "imported" if charsmap else "identity"
+    if charsmap:
+        proto.normalizer_spec.precompiled_charsmap = charsmap
     proto.normalizer_spec.add_dummy_prefix, proto.normalizer_spec.remove_extra_whitespaces = True, False
     return bytes(proto.SerializeToString(deterministic=True))
 
@@ -196,10 +202,24 @@ def language_token(lang: str) -> str:
     return f"<lang:{lang}>"
 
 
-def _kind(model: bytes) -> Literal["bpe", "unigram"]:
+def opened_model(model: bytes) -> Any:
+    """The message in a model's bytes: pieces, the options of its training, its normaliser.
+
+    Raises:
+        ValueError: the bytes hold no such message.
+    """
     from sentencepiece import sentencepiece_model_pb2
 
-    kind = sentencepiece_model_pb2.ModelProto.FromString(model).trainer_spec.model_type
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(model)
+    except Exception as error:
+        raise ValueError(f"{len(model)} bytes that are no sentencepiece model") from error
+    return proto
+
+
+def _kind(model: bytes) -> Literal["bpe", "unigram"]:
+    kind = opened_model(model).trainer_spec.model_type
     if kind not in (1, 2):
         raise IntegrityError(f"vocabulary: a sentencepiece model of type {kind}; allowed are unigram (1) and BPE (2)")
     return "unigram" if kind == 1 else "bpe"
@@ -227,6 +247,8 @@ class Tokenizer:
         self.mask_id: int = inside
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self.size <= 1 << 16 else np.uint32)
         self.kind: Literal["bpe", "unigram"] = _kind(model)
+        self.charsmap: bytes = opened_model(model).normalizer_spec.precompiled_charsmap
+        """sentencepiece's table of a normaliser, where an imported vocabulary brought one."""
         self.language_ids: dict[str, int] = {
             piece[6:-1]: index
             for index in range(len(SPECIALS), inside)
@@ -246,15 +268,17 @@ class Tokenizer:
         Returns:
             all ids one behind the other, and how many each word has, shape (words,).
         """
-        if self._words is None:
-            from sentencepiece import sentencepiece_model_pb2
-
-            proto = sentencepiece_model_pb2.ModelProto.FromString(self._processor.serialized_model_proto())
-            proto.normalizer_spec.add_dummy_prefix = False
-            self._words = sentencepiece.SentencePieceProcessor(model_proto=bytes(proto.SerializeToString()))
-        rows = self._words.encode(list(words), out_type=int, num_threads=1)
+        rows = self._words_processor().encode(list(words), out_type=int, num_threads=1)
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         return np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum())), lengths
+
+    def _words_processor(self) -> sentencepiece.SentencePieceProcessor:
+        """The model without the space before a text."""
+        if self._words is None:
+            proto = opened_model(self._processor.serialized_model_proto())
+            proto.normalizer_spec.add_dummy_prefix = False
+            self._words = sentencepiece.SentencePieceProcessor(model_proto=bytes(proto.SerializeToString()))
+        return self._words
 
     def decode(self, ids: Sequence[int] | np.ndarray[Any, np.dtype[Any]]) -> str:
         """The text of ids; specials, `<mask>` among them, give nothing, and `<unk>` gives " ⁇ ".
@@ -270,6 +294,10 @@ class Tokenizer:
     def pieces(self) -> list[str]:
         """The piece of each id, `<mask>` last."""
         return [self._processor.id_to_piece(index) for index in range(self.mask_id)] + [MASK]
+
+    def normalised(self, word: str) -> str:
+        """A word as it is when it is cut into pieces: changed only where an imported vocabulary brought a normaliser."""
+        return str(self._words_processor().normalize(word)) if self.charsmap else word
 
     def scores(self) -> list[float]:
         """The score of each id but `<mask>`: in BPE minus its rank, in a unigram model the logarithm of its probability."""

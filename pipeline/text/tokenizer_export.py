@@ -5,6 +5,7 @@ model bytes --export_huggingface--> a directory that AutoTokenizer opens --verif
 
 from __future__ import annotations
 
+import base64
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -46,6 +47,7 @@ def export_huggingface(model: bytes, directory: Path, max_length: int) -> None:
         "normalizer": {
             "type": "Sequence",
             "normalizers": [
+                *_precompiled(tokenizer),
                 {"type": "Prepend", "prepend": SPACE},
                 {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
             ],
@@ -81,6 +83,12 @@ def export_huggingface(model: bytes, directory: Path, max_length: int) -> None:
     ):
         text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=name != "tokenizer.json")
         (directory / name).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _precompiled(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    if not tokenizer.charsmap:
+        return []
+    return [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(tokenizer.charsmap).decode("ascii")}]
 
 
 def _split(pattern: dict[str, str]) -> dict[str, Any]:
