@@ -89,8 +89,12 @@ def train_words(
     character_coverage: float = 0.9995,
     required_chars: str = "",
     split_digits: bool = False,
+    controls: Sequence[str] = (),
 ) -> bytes:
-    """`train` from columns, a part at a time: memory follows the characters of distinct words, about 11 bytes each, never the size of the corpus."""
+    """`train` from columns, a part at a time: memory follows the characters of distinct words, about 11 bytes each, never the size of the corpus.
+
+    controls: further ids that no text is encoded to, such as `language_token` gives; they come behind all pieces, before `<mask>`.
+    """
     # Compiled code that only training needs.
     from pipeline.text.alphabet import POINTS, add_points, chosen
     from pipeline.text.fragments import Fragments, point_classes
@@ -108,7 +112,7 @@ def train_words(
     if not room:
         raise StageError("vocabulary: there are no words to train on; is every document dropped?")
     alphabet = chosen(sums, set(required_chars) - {" ", SPACE, "\t", "\n"}, character_coverage)
-    needed = len(SPECIALS) + (256 if byte_fallback else 0) + len(alphabet) + 1
+    needed = len(SPECIALS) + (256 if byte_fallback else 0) + len(alphabet) + len(controls) + 1
     if needed > size:
         raise StageError(
             f"vocabulary.size is {size}, but specials, {'bytes, ' if byte_fallback else ''}and single characters alone take {needed}; "
@@ -123,7 +127,9 @@ def train_words(
         most = needed + len(merged)
         raise StageError(f"vocabulary.size is {size}, but this text supports at most {most}; give size={most} or more text", at_most=most)
     scored = [(piece, -float(rank)) for rank, piece in enumerate([*merged, *map(chr, alphabet)])]
-    return model_bytes("bpe", scored, byte_fallback=byte_fallback, character_coverage=character_coverage, split_digits=split_digits)
+    return model_bytes(
+        "bpe", scored, byte_fallback=byte_fallback, character_coverage=character_coverage, split_digits=split_digits, controls=controls
+    )
 
 
 def _utf8(words: pa.Array) -> tuple[Any, I64]:
@@ -161,8 +167,13 @@ def model_bytes(
     byte_fallback: bool,
     character_coverage: float,
     split_digits: bool,
+    controls: Sequence[str] = (),
+    charsmap: bytes = b"",
 ) -> bytes:
-    """A sentencepiece model of these pieces with their scores, in this order behind the specials and bytes; nothing in it tells of the run that made it."""
+    """A sentencepiece model of these pieces with their scores, in this order behind the specials and bytes, before `controls`; nothing in it tells of the run that made it.
+
+    charsmap: sentencepiece's table of a normaliser, which an imported vocabulary may bring; none changes nothing.
+    """
     from sentencepiece import sentencepiece_model_pb2
 
     proto = sentencepiece_model_pb2.ModelProto()
@@ -173,14 +184,46 @@ def model_bytes(
         proto.pieces.add(piece=f"<0x{value:02X}>", score=0.0, type=byte)
     for piece, score in scored:
         proto.pieces.add(piece=piece, score=score, type=normal)
+    for piece in controls:
+        proto.pieces.add(piece=piece, score=0.0, type=control)
     spec = proto.trainer_spec
     spec.model_type = {"unigram": 1, "bpe": 2}[kind]
     spec.vocab_size, spec.byte_fallback, spec.split_digits = len(proto.pieces), byte_fallback, split_digits
     spec.character_coverage, spec.input_format = character_coverage, "tsv"
     spec.bos_id, spec.pad_id, spec.eos_id, spec.unk_id = (SPECIALS[piece] for piece in ("<s>", "<pad>", "</s>", "<unk>"))
-    proto.normalizer_spec.name = "identity"
+    proto.normalizer_spec.name = "imported" if charsmap else "identity"
+    if charsmap:
+        proto.normalizer_spec.precompiled_charsmap = charsmap
     proto.normalizer_spec.add_dummy_prefix, proto.normalizer_spec.remove_extra_whitespaces = True, False
     return bytes(proto.SerializeToString(deterministic=True))
+
+
+def language_token(lang: str) -> str:
+    """The piece that stands for a language: for models that are told which one a text is in (XLM), or shall write (denoising)."""
+    return f"<lang:{lang}>"
+
+
+def opened_model(model: bytes) -> Any:
+    """The message in a model's bytes: pieces, the options of its training, its normaliser.
+
+    Raises:
+        ValueError: the bytes hold no such message.
+    """
+    from sentencepiece import sentencepiece_model_pb2
+
+    proto = sentencepiece_model_pb2.ModelProto()
+    try:
+        proto.ParseFromString(model)
+    except Exception as error:
+        raise ValueError(f"{len(model)} bytes that are no sentencepiece model") from error
+    return proto
+
+
+def _kind(model: bytes) -> Literal["bpe", "unigram"]:
+    kind = opened_model(model).trainer_spec.model_type
+    if kind not in (1, 2):
+        raise IntegrityError(f"vocabulary: a sentencepiece model of type {kind}; allowed are unigram (1) and BPE (2)")
+    return "unigram" if kind == 1 else "bpe"
 
 
 class Tokenizer:
@@ -204,6 +247,15 @@ class Tokenizer:
         self.size: int = inside + 1
         self.mask_id: int = inside
         self.dtype: np.dtype[Any] = np.dtype(np.uint16 if self.size <= 1 << 16 else np.uint32)
+        self.kind: Literal["bpe", "unigram"] = _kind(model)
+        self.charsmap: bytes = opened_model(model).normalizer_spec.precompiled_charsmap
+        """sentencepiece's table of a normaliser, where an imported vocabulary brought one."""
+        self.language_ids: dict[str, int] = {
+            piece[6:-1]: index
+            for index in range(len(SPECIALS), inside)
+            if self._processor.is_control(index) and (piece := self._processor.id_to_piece(index)).startswith("<lang:")
+        }
+        """Id of each language's own token, where the vocabulary has them."""
         self.byte_ids: frozenset[int] = frozenset(index for index in range(inside) if self._processor.is_byte(index))
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray[Any, np.dtype[Any]]]:
@@ -228,15 +280,17 @@ class Tokenizer:
         Returns:
             all ids one behind the other, and how many each word has, shape (words,).
         """
-        if self._words is None:
-            from sentencepiece import sentencepiece_model_pb2
-
-            proto = sentencepiece_model_pb2.ModelProto.FromString(self._processor.serialized_model_proto())
-            proto.normalizer_spec.add_dummy_prefix = False
-            self._words = sentencepiece.SentencePieceProcessor(model_proto=bytes(proto.SerializeToString()))
-        rows = self._words.encode(list(words), out_type=int, num_threads=1)
+        rows = self._words_processor().encode(list(words), out_type=int, num_threads=1)
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         return np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum())), lengths
+
+    def _words_processor(self) -> sentencepiece.SentencePieceProcessor:
+        """The model without the space before a text."""
+        if self._words is None:
+            proto = opened_model(self._processor.serialized_model_proto())
+            proto.normalizer_spec.add_dummy_prefix = False
+            self._words = sentencepiece.SentencePieceProcessor(model_proto=bytes(proto.SerializeToString()))
+        return self._words
 
     def decode(self, ids: Sequence[int] | np.ndarray[Any, np.dtype[Any]]) -> str:
         """The text of ids; specials, `<mask>` among them, give nothing, and `<unk>` gives " ⁇ ".
@@ -252,6 +306,22 @@ class Tokenizer:
     def pieces(self) -> list[str]:
         """The piece of each id, `<mask>` last."""
         return [self._processor.id_to_piece(index) for index in range(self.mask_id)] + [MASK]
+
+    def normalised(self, word: str) -> str:
+        """A word as it is when it is cut into pieces: changed only where an imported vocabulary brought a normaliser."""
+        return str(self._words_processor().normalize(word)) if self.charsmap else word
+
+    def scores(self) -> list[float]:
+        """The score of each id but `<mask>`: in BPE minus its rank, in a unigram model the logarithm of its probability."""
+        return [self._processor.get_score(index) for index in range(self.mask_id)]
+
+    def is_ordinary(self, index: int) -> bool:
+        """Whether an id stands for text: no special, no byte, no language's token."""
+        processor = self._processor
+        outside = index >= self.mask_id
+        return not (
+            outside or processor.is_control(index) or processor.is_unknown(index) or processor.is_byte(index) or processor.is_unused(index)
+        )
 
     def id_of(self, piece: str) -> int:
         """The id of a piece.

@@ -5,13 +5,15 @@ model bytes --export_huggingface--> a directory that AutoTokenizer opens --verif
 
 from __future__ import annotations
 
+import base64
 import json
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from pipeline.errors import IntegrityError
-from pipeline.text.tokenizer import MASK, SPACE, SPECIALS, VOCABULARY_FILE, Tokenizer
+from pipeline.text.tokenizer import MASK, SPACE, SPECIALS, VOCABULARY_FILE, Tokenizer, language_token
 
 _BATCH_LINES = 1_000
 
@@ -19,7 +21,7 @@ _BATCH_LINES = 1_000
 def export_huggingface(model: bytes, directory: Path, max_length: int) -> None:
     """Write a tokenizer that `AutoTokenizer.from_pretrained(directory)` opens with no code of ours.
 
-    `tokenizer.json` is a BPE with sentencepiece's merges by rank, its byte fallback and its space before the text;
+    `tokenizer.json` is a BPE with sentencepiece's merges by rank, or a unigram model with its scores, with byte fallback and the space before the text;
     sequences become `<s> A </s>` and `<s> A </s></s> B </s>`, as XLM-R's. The class is named `TokenizersBackend`, since
     `XLMRobertaTokenizer` can only be a unigram model: it refuses this directory instead of giving other ids. The model
     lies beside it as `vocabulary.model`, a name that no Hugging Face class looks for. Equal arguments, equal bytes.
@@ -31,7 +33,9 @@ def export_huggingface(model: bytes, directory: Path, max_length: int) -> None:
     """
     tokenizer = Tokenizer(model)
     directory.mkdir(parents=True, exist_ok=True)
-    specials = [(piece, index, False) for piece, index in SPECIALS.items()] + [(MASK, tokenizer.mask_id, True)]
+    languages = [language_token(lang) for lang in tokenizer.language_ids]
+    specials = [(piece, index, False) for piece, index in SPECIALS.items()]
+    specials += [(piece, tokenizer.id_of(piece), False) for piece in languages] + [(MASK, tokenizer.mask_id, True)]
     names = {"bos_token": "<s>", "cls_token": "<s>", "eos_token": "</s>", "sep_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     mask = _added(MASK, lstrip=True)
     backend = {
@@ -43,11 +47,12 @@ def export_huggingface(model: bytes, directory: Path, max_length: int) -> None:
         "normalizer": {
             "type": "Sequence",
             "normalizers": [
+                *_precompiled(tokenizer),
                 {"type": "Prepend", "prepend": SPACE},
                 {"type": "Replace", "pattern": {"String": " "}, "content": SPACE},
             ],
         },
-        "pre_tokenizer": {"type": "Split", "pattern": {"String": SPACE}, "behavior": "MergedWithNext", "invert": False},
+        "pre_tokenizer": _split({"String": SPACE}) if tokenizer.kind == "bpe" else _pre_tokenizer(tokenizer),
         "post_processor": _template(),
         "decoder": {
             "type": "Sequence",
@@ -58,18 +63,7 @@ def export_huggingface(model: bytes, directory: Path, max_length: int) -> None:
                 {"type": "Strip", "content": " ", "start": 1, "stop": 0},
             ],
         },
-        "model": {
-            "type": "BPE",
-            "dropout": None,
-            "unk_token": "<unk>",
-            "continuing_subword_prefix": None,
-            "end_of_word_suffix": None,
-            "fuse_unk": True,
-            "byte_fallback": bool(tokenizer.byte_ids),
-            "ignore_merges": False,
-            "vocab": {piece: index for index, piece in enumerate(tokenizer.pieces()[: tokenizer.mask_id])},
-            "merges": list(_merges(tokenizer)),
-        },
+        "model": _model(tokenizer),
     }
     settings = {
         "tokenizer_class": "TokenizersBackend",
@@ -79,6 +73,7 @@ def export_huggingface(model: bytes, directory: Path, max_length: int) -> None:
         "padding_side": "right",
         **names,
         "mask_token": {"__type": "AddedToken", **mask},
+        **({"extra_special_tokens": languages} if languages else {}),
     }
     (directory / VOCABULARY_FILE).write_bytes(model)
     for name, content in (
@@ -88,6 +83,44 @@ def export_huggingface(model: bytes, directory: Path, max_length: int) -> None:
     ):
         text = json.dumps(content, ensure_ascii=False, indent=1, sort_keys=name != "tokenizer.json")
         (directory / name).write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def _precompiled(tokenizer: Tokenizer) -> list[dict[str, Any]]:
+    if not tokenizer.charsmap:
+        return []
+    return [{"type": "Precompiled", "precompiled_charsmap": base64.b64encode(tokenizer.charsmap).decode("ascii")}]
+
+
+def _split(pattern: dict[str, str]) -> dict[str, Any]:
+    return {"type": "Split", "pattern": pattern, "behavior": "MergedWithNext", "invert": False}
+
+
+def _pre_tokenizer(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Words; and the special strings parted where a letter follows a sign, which no piece reaches over: this library would find them in plain text."""
+    names = "|".join(re.escape(language_token(lang)[1:-1]) for lang in tokenizer.language_ids)
+    parted = ["(?<=<)(?=(?:s|pad|unk)>)", "(?<=</)(?=s>)"]
+    parted += ["(?<=<0)(?=x[0-9A-F]{2}>)"] if tokenizer.byte_ids else []
+    parted += [f"(?<=<)(?=(?:{names})>)"] if names else []
+    return {"type": "Sequence", "pretokenizers": [_split({"String": SPACE}), *(_split({"Regex": f"{place}."}) for place in parted)]}
+
+
+def _model(tokenizer: Tokenizer) -> dict[str, Any]:
+    pieces = tokenizer.pieces()[: tokenizer.mask_id]
+    if tokenizer.kind == "unigram":
+        vocab = [list(pair) for pair in zip(pieces, tokenizer.scores(), strict=True)]
+        return {"type": "Unigram", "unk_id": SPECIALS["<unk>"], "vocab": vocab, "byte_fallback": bool(tokenizer.byte_ids)}
+    return {
+        "type": "BPE",
+        "dropout": None,
+        "unk_token": "<unk>",
+        "continuing_subword_prefix": None,
+        "end_of_word_suffix": None,
+        "fuse_unk": True,
+        "byte_fallback": bool(tokenizer.byte_ids),
+        "ignore_merges": False,
+        "vocab": {piece: index for index, piece in enumerate(pieces)},
+        "merges": list(_merges(tokenizer)),
+    }
 
 
 def _added(piece: str, lstrip: bool) -> dict[str, Any]:
@@ -116,13 +149,8 @@ def _merges(tokenizer: Tokenizer) -> Iterator[list[str]]:
     sentencepiece joins any two neighbours whose join is in the vocabulary, best score first, leftmost first; the id
     order of the merged pieces is their score order. So every split of a piece is a merge of its rank.
     """
-    processor = tokenizer._processor
-    ordinary = [
-        index
-        for index in range(len(processor))
-        if not (processor.is_control(index) or processor.is_unknown(index) or processor.is_byte(index) or processor.is_unused(index))
-    ]
-    pieces = {processor.id_to_piece(index): processor.get_score(index) for index in ordinary}
+    scores = tokenizer.scores()
+    pieces = {piece: scores[index] for index, piece in enumerate(tokenizer.pieces()) if tokenizer.is_ordinary(index)}
     for piece in sorted(pieces, key=lambda piece: -pieces[piece]):
         for cut in range(len(piece) - 1, 0, -1):
             if piece[:cut] in pieces and piece[cut:] in pieces:

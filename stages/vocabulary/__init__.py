@@ -9,8 +9,9 @@ n_lang is the language's characters after normalisation (Conneau & Lample 2019 d
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, PAIR_DECISIONS, VOCABULARY
 from pipeline.config import Section, outside
@@ -19,6 +20,7 @@ from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 VERSION = 3
 LIBRARIES = ("numba", "pyarrow", "sentencepiece")
 GRADE = Grade.EXACT
+GLOBALS = ("languages", "seed")
 INPUTS = {
     "documents": Slot(DOCUMENTS, "clean"),
     "decisions": Slot(DECISIONS, "dedup"),
@@ -33,8 +35,22 @@ class Config(Section):
 
     size: int = Field(64_000, ge=300, le=2_000_000)
     """Ids in all, special ones and <mask> included."""
+    model: Literal["bpe", "unigram"] = "bpe"
+    """Kind of vocabulary: merges of all counted words, or a unigram model of a sample of them."""
+    sample_words: int = Field(5_000_000, ge=1_000)
+    """Words drawn by their weighted counts for a unigram model, whose seed ignores counts."""
+    sampling: Literal["alpha", "unimax", "weights"] = "alpha"
+    """How languages are weighted: by alpha, alike up to max_epochs (UniMax), or by language_weights."""
     alpha: float = Field(0.3, ge=0, le=1)
     """Exponent of the sampling over languages: 1 as in the corpus, 0 all alike (XLM-R 0.3)."""
+    max_epochs: float = Field(5.0, gt=0)
+    """UniMax: most times that a language's text counts."""
+    language_weights: Mapping[str, float] = Field(default_factory=dict)
+    """Shares of the languages (or groups) where sampling is `weights`; each with text must have one above 0."""
+    groups: Mapping[str, tuple[str, ...]] = Field(default_factory=dict)
+    """Languages that are weighted as one, by a name of the group."""
+    language_tokens: bool = False
+    """An id for each language, before <mask>, that stands for the language and comes from no text (XLM, denoising)."""
     byte_fallback: bool = True
     """Spend 256 ids so that no text is unknown."""
     coverage: float = Field(0.9995, ge=0.98, le=1)
@@ -51,6 +67,17 @@ class Config(Section):
     """Partitions of the word counts; none takes 8, or more for a corpus of more than 2 GiB."""
     memory: int | None = outside(None, gt=0)
     """Bytes of memory that the training task reserves; none estimates it from the number of words."""
+
+    @model_validator(mode="after")
+    def _weights_and_groups_fit(self) -> Config:
+        if (self.sampling == "weights") != bool(self.language_weights):
+            raise ValueError("language_weights and sampling: weights go together; give both or neither")
+        if any(not weight > 0 for weight in self.language_weights.values()):
+            raise ValueError("every weight of language_weights must be above 0")
+        grouped = [lang for langs in self.groups.values() for lang in langs]
+        if len(grouped) != len(set(grouped)):
+            raise ValueError(f"groups: {max(grouped, key=grouped.count)} stands in more than one; a language belongs to one group at most")
+        return self
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

@@ -8,15 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from pipeline.errors import StageError
+from pipeline.errors import ConfigError, StageError
 from pipeline.tables import read_table, utf8
 from pipeline.text.alphabet import POINTS, add_points
+from pipeline.training.unimax import weights_unimax
+from stages.vocabulary import Config
 
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
@@ -55,6 +58,38 @@ def weighted(counts: I64, weights: I64) -> I64:
         )
     found: I64 = np.maximum(1, (counts * weights + (1 << (BITS - 1))) >> BITS)
     return found
+
+
+def weights_for(config: Config, characters: Mapping[str, int]) -> dict[str, int]:
+    """The count multiplier × 2^16 of each language with text, by the configured way of sampling; languages of a group share the multiplier of their sum.
+
+    Raises:
+        ConfigError: a language with text has no explicit weight.
+    """
+    group_of = {lang: name for name, langs in config.groups.items() for lang in langs}
+    sums: dict[str, int] = {}
+    for lang, n in characters.items():
+        sums[group_of.get(lang, lang)] = sums.get(group_of.get(lang, lang), 0) + n
+    sums = {name: n for name, n in sums.items() if n > 0}
+    if config.sampling == "alpha":
+        found = language_weights(sums, config.alpha)
+    elif config.sampling == "unimax":
+        found = _multipliers(weights_unimax(sums, sum(sums.values()), config.max_epochs), sums)
+    else:
+        missing = sorted(sums.keys() - config.language_weights.keys())
+        if missing:
+            raise ConfigError(
+                f"vocabulary.language_weights has no weight for {', '.join(missing[:10])}, which has text; give each language or group with text a weight above 0"
+            )
+        found = _multipliers({name: Fraction(repr(config.language_weights[name])) for name in sums}, sums)
+    return {lang: found[group_of.get(lang, lang)] for lang, n in sorted(characters.items()) if n > 0}
+
+
+def _multipliers(shares: Mapping[str, Fraction | int], sums: Mapping[str, int]) -> dict[str, int]:
+    """What brings each language's characters to its share, × 2^16: 2^16 where it is least."""
+    ratios = {name: Fraction(shares[name]) / n for name, n in sums.items()}
+    least = min(ratios.values())
+    return {name: max(1, round(ratio / least * (1 << BITS))) for name, ratio in ratios.items()}
 
 
 @dataclass(frozen=True)

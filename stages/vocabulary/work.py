@@ -18,12 +18,13 @@ from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import canonical, digest
 from pipeline.tables import ROWS_PER_BATCH
 from pipeline.task import Task, UnitResult
-from pipeline.text.tokenizer import Tokenizer, train_words
+from pipeline.text.tokenizer import Tokenizer, language_token, train_words
+from pipeline.text.unigram import train_unigram
 from pipeline.units import Phase, Unit
 from stages.vocabulary import Config
 from stages.vocabulary.card import MEASURED, assemble, measure
 from stages.vocabulary.counts import WORDS, WordCounter, merge_words, write_words
-from stages.vocabulary.weights import language_weights, required_characters, weighted_words
+from stages.vocabulary.weights import required_characters, weighted_words, weights_for
 
 BYTES_PER_WORD = 150
 """Generous memory per distinct word while merging: about 11 bytes for each of its characters."""
@@ -43,8 +44,11 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
             f"{context.instance}: there is no text to learn words from. Check `show … dedup ledger` for why documents were dropped."
         )
     words = sum(result.files["words"].rows for result in merged)
-    settings = config.model_dump(mode="json", exclude={"memory", "partitions", "bitext"}) | {
-        "weights": language_weights(characters, config.alpha)
+    shaping = ("size", "model", "byte_fallback", "coverage", "language_coverage", "split_digits", "max_words")
+    settings = config.model_dump(mode="json", include={*shaping}) | {
+        "weights": weights_for(config, characters),
+        "language_tokens": sorted(context.languages) if config.language_tokens else [],
+        "draws": {"words": config.sample_words, "seed": context.seed} if config.model == "unigram" else {},
     }
     trained = _train(config, settings, merged, words, context)
     model = trained.files[MODEL_FILE]
@@ -181,10 +185,14 @@ def train_vocabulary(task: Task) -> None:
     paths = [task.storage.local(shard.path, shard.sha256) for shard in (Shard(**plain) for plain in task.argument["shards"])]
     words = weighted_words(paths, settings["weights"], settings["max_words"])
     required = required_characters(paths, settings["language_coverage"])
-    model = train_words(
-        words, size=settings["size"], byte_fallback=settings["byte_fallback"], character_coverage=settings["coverage"],
-        required_chars=required, split_digits=settings["split_digits"],
-    )  # fmt: skip
+    shape: dict[str, Any] = {
+        "size": settings["size"], "byte_fallback": settings["byte_fallback"], "character_coverage": settings["coverage"], "required_chars": required,
+        "split_digits": settings["split_digits"], "controls": [language_token(lang) for lang in settings["language_tokens"]],
+    }  # fmt: skip
+    if settings["model"] == "unigram":
+        model = train_unigram(words, draws=settings["draws"]["words"], seed=settings["draws"]["seed"], **shape)
+    else:
+        model = train_words(words, **shape)
     task.counts.update({"pruned_words": words.pruned_words, "pruned_millionths": words.pruned_millionths})
     with task.file(MODEL_FILE) as path:
         path.write_bytes(model)

@@ -18,8 +18,8 @@ def test_the_words_joined_give_the_text_back_and_none_is_long(text: str) -> None
 
 def test_a_run_without_spaces_is_cut_by_script_and_length_and_continues_without_the_space_mark() -> None:
     assert split_words("raw text") == ["▁raw", "▁text"]
-    assert split_words("我们的语言我们的语言,ok") == ["▁我们的语言我们的", "语言", ",ok"]
-    assert split_words("ก" * 20) == ["▁" + "ก" * 16, "ก" * 4]
+    assert split_words("我们的语言" * 7 + ",ok") == ["▁" + "我们的语言" * 6 + "我们", "的语言", ",ok"]
+    assert split_words("ก" * 70) == ["▁" + "ก" * 64, "ก" * 6]
     assert split_words("x" * 70) == ["▁" + "x" * 64, "x" * 6]
     assert split_words("한국어를") == ["▁한국어를"]
 
