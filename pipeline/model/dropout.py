@@ -11,6 +11,7 @@ The probability is kept in 1/65,536. Shapes: B rows, N places of a row.
 
 from __future__ import annotations
 
+import itertools
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any
@@ -82,9 +83,7 @@ def _fill(keys_B: npt.NDArray[np.uint64], threshold: int, kept: Any, one: Any) -
         _fill_rows(keys_B, threshold, kept, one, 0, len(keys_B))
         return
     edges = [len(keys_B) * number // threads for number in range(threads + 1)]
-    jobs = [
-        _pool(threads).submit(_fill_rows, keys_B, threshold, kept, one, start, stop) for start, stop in zip(edges, edges[1:], strict=False)
-    ]
+    jobs = [_pool(threads).submit(_fill_rows, keys_B, threshold, kept, one, start, stop) for start, stop in itertools.pairwise(edges)]
     for job in jobs:
         job.result()
 
@@ -102,16 +101,13 @@ def _fill_rows(keys_B: Any, threshold: int, kept: Any, one: Any, start: int, sto
         low, high = np.uint32(keys_B[row] & np.uint64(0xFFFFFFFF)), np.uint32(keys_B[row] >> np.uint64(32))
         bound = np.uint32(threshold)
         for pair in range((length + 1) // 2):
-            word = (np.uint32(pair) * np.uint32(0x9E3779B1)) ^ low
-            word ^= word >> np.uint32(16)
-            word *= np.uint32(0x7FEB352D)
-            word ^= word >> np.uint32(15)
-            word = word * np.uint32(0x846CA68B) + high
-            word ^= word >> np.uint32(16)
-            word *= np.uint32(0x7FEB352D)
-            word ^= word >> np.uint32(15)
-            word *= np.uint32(0x846CA68B)
-            word ^= word >> np.uint32(16)
+            # Arithmetic on 32-bit integers gives 64-bit ones here; each step is cut back.
+            word = np.uint32(np.uint32(pair) * np.uint32(0x9E3779B1)) ^ low
+            word = np.uint32(np.uint32(word ^ (word >> np.uint32(16))) * np.uint32(0x7FEB352D))
+            word = np.uint32(np.uint32(word ^ (word >> np.uint32(15))) * np.uint32(0x846CA68B) + high)
+            word = np.uint32(np.uint32(word ^ (word >> np.uint32(16))) * np.uint32(0x7FEB352D))
+            word = np.uint32(np.uint32(word ^ (word >> np.uint32(15))) * np.uint32(0x846CA68B))
+            word = np.uint32(word ^ (word >> np.uint32(16)))
             kept[row, 2 * pair] = one if (word & np.uint32(0xFFFF)) >= bound else zero
             if 2 * pair + 1 < length:
                 kept[row, 2 * pair + 1] = one if (word >> np.uint32(16)) >= bound else zero

@@ -158,7 +158,9 @@ def encode(
     return x_BTD
 
 
-def _layer(layer: Any, x_BTD: torch.Tensor, mask_B1TT: torch.Tensor | None, dropout: RowDropout, places_M: torch.Tensor | None) -> torch.Tensor:
+def _layer(
+    layer: Any, x_BTD: torch.Tensor, mask_B1TT: torch.Tensor | None, dropout: RowDropout, places_M: torch.Tensor | None
+) -> torch.Tensor:
     attention = layer.attention.self
     batch, length, _ = x_BTD.shape
     shape = (batch, length, attention.num_attention_heads, attention.attention_head_size)

@@ -1,6 +1,6 @@
 """Packed rows for the pretraining benchmark: words of real text, hashed to ids, so that any vocabulary size has real frequencies.
 
-    aligned text of 128 languages -> words -> id = first ordinary id + hash modulo ordinary ids -> one array -> full rows
+aligned text of 128 languages -> words -> id = first ordinary id + hash modulo ordinary ids -> one array -> full rows
 """
 
 from __future__ import annotations

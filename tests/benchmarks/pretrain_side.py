@@ -6,6 +6,7 @@ Both sides get the same weights, the same rows, the same masks and the same opti
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -19,10 +20,13 @@ import torch.distributed as dist
 from pipeline.model.build import build_masked_lm
 from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
 from pipeline.model.sizes import ModelSize
+from pipeline.training.precision import time_matmul
 from tests.benchmarks import pretrain_data
 from tests.training.harness import RankGang
 
 RATE, BETAS, EPS, DECAY, CLIP = 1e-4, (0.9, 0.98), 1e-6, 0.01, 1.0
+PRODUCT = 2048
+"""A side of the matrices of the best product."""
 IGNORED = -100
 """Label of a place where Hugging Face's loss predicts nothing."""
 
@@ -34,10 +38,14 @@ def main() -> None:
     world = spec["ranks"]
     torch.set_num_threads(spec["threads"])
     os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE=str(world), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(spec["port"]))
+    # With two ranks both time their products at once, as in training.
+    dtype = torch.bfloat16 if spec["precision"] == "bf16" else torch.float32
+    product_flops = 2 * PRODUCT**3 / time_matmul(dtype, PRODUCT, 5)
     size = ModelSize(*spec["size"], spec["length"] + 2, None)
     model = build_masked_lm(size, spec["vocab"], seed=3, dropout=spec["dropout"], max_length=spec["length"])
     feed = pretrain_data.feed(Path(spec["data"]), vocab_size=spec["vocab"], length=spec["length"], global_batch=spec["global_batch"])
     result = {"ours": ours, "hf": hugging_face}[spec["side"]](spec, rank, model, feed, path.parent)
+    result |= {"precision": spec["precision"], "product_flops": product_flops}
     if rank == 0:
         (path.parent / "result.json").write_text(json.dumps(result))
 
@@ -65,7 +73,7 @@ def ours(spec: dict[str, Any], rank: int, model: Any, feed: Any, folder: Path) -
     )  # fmt: skip
     if spec["ranks"] > 1:
         dist.destroy_process_group()
-    return {"losses": losses, "seconds": [end - start for start, end in zip(ends, ends[1:], strict=False)]}
+    return {"losses": losses, "seconds": [end - start for start, end in itertools.pairwise(ends)]}
 
 
 class Rows(torch.utils.data.Dataset[dict[str, torch.Tensor]]):
@@ -120,7 +128,7 @@ def hugging_face(spec: dict[str, Any], rank: int, model: Any, feed: Any, folder:
     trainer.model_accepts_loss_kwargs = False
     trainer.train()
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"losses": losses, "seconds": [end - start for start, end in zip(ends, ends[1:], strict=False)]}
+    return {"losses": losses, "seconds": [end - start for start, end in itertools.pairwise(ends)]}
 
 
 if __name__ == "__main__":
