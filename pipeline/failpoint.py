@@ -1,7 +1,7 @@
 """Named places where a test may kill or pause the process, so that every commit border can be reached.
 
 `PIPELINE_FAILPOINT=shard.after_write:kill:3` sends SIGKILL to the process at its third passage of `shard.after_write`.
-Actions: `kill` (SIGKILL, the default), `stop` (SIGSTOP), `raise` (OSError: no space left; `raise-EMFILE` another one). Several are joined by commas. With
+Actions: `kill` (SIGKILL, the default), `stop` (SIGSTOP; the kernel sets it going again if its session's leader dies), `hang` (sleeps on), `raise` (OSError: no space left; `raise-EMFILE` another one). Several are joined by commas. With
 `PIPELINE_FAILPOINT_ONCE=<file>` the action happens in one process only: whoever creates the file; where it is a folder, once for each place.
 Without the variable a passage costs one dictionary look-up.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import time
 from pathlib import Path
 
 _passages: dict[str, int] = {}
@@ -50,10 +51,12 @@ def _act(action: str, name: str) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
     elif action == "stop":
         os.kill(os.getpid(), signal.SIGSTOP)
+    elif action == "hang":
+        time.sleep(86_400)
     elif action == "raise":
         raise OSError(errno.ENOSPC, f"no space left on device (failpoint {name})")
     elif action.startswith("raise-") and hasattr(errno, action.partition("-")[2]):
         number = getattr(errno, action.partition("-")[2])
         raise OSError(number, f"{os.strerror(number)} (failpoint {name})")
     else:
-        raise ValueError(f"PIPELINE_FAILPOINT action {action!r}: allowed are kill, stop, raise, raise-<name of an errno>")
+        raise ValueError(f"PIPELINE_FAILPOINT action {action!r}: allowed are kill, stop, hang, raise, raise-<name of an errno>")

@@ -140,11 +140,17 @@ class _Follower:
     async def _tail(self) -> None:
         """Print what is new; a stream that is joined again begins with the first line."""
         skip = self._seen
-        async for chunk in self._client.tail_job_logs(self._name):
-            self._heard_at_s = time.monotonic()
-            new = chunk[skip:] if skip < len(chunk) else ""
-            skip = max(0, skip - len(chunk))
-            self._print(new)
+        try:
+            async for chunk in self._client.tail_job_logs(self._name):
+                self._heard_at_s = time.monotonic()
+                new = chunk[skip:] if skip < len(chunk) else ""
+                skip = max(0, skip - len(chunk))
+                self._print(new)
+        finally:
+            # Ctrl-C cancels this task, and the stream may take that for an end or a fault of its own.
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise asyncio.CancelledError
 
     def _print(self, text: str) -> None:
         self._seen += len(text)

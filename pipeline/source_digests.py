@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from pipeline.archives import split
@@ -13,6 +14,8 @@ from pipeline.errors import IntegrityError
 from pipeline.storage import Source, Storage, digest, open_source, without_userinfo
 
 _CHUNK = 1 << 20
+THREADS = 4
+"""Sources that are hashed at once; of an archive one, whose members may hang on what stands before them."""
 
 
 def source_digests(storage: Storage, sources: list[Source], *, remember: bool) -> dict[str, str]:
@@ -26,18 +29,19 @@ def source_digests(storage: Storage, sources: list[Source], *, remember: bool) -
     digests: dict[str, str] = {}
     for book, group in _books(sources).items():
         known = _remembered(storage, book)
-        changed = False
-        for source in group:
-            name = without_userinfo(source.url)
-            entry = known.get(name)
-            if entry is None or not source.token or entry["token"] != source.token:
-                entry = {"token": source.token, "sha256": _sha256(source.url)}
-                known[name] = entry
-                changed = True
-            digests[source.url] = entry["sha256"]
-        if changed and remember:
+        fresh = [source for source in group if not _is_known(source, known)]
+        with ThreadPoolExecutor(THREADS if split(group[0].url) is None else 1) as pool:  # hashing lets other threads run
+            for source, sha256 in zip(fresh, pool.map(_sha256, [source.url for source in fresh]), strict=True):
+                known[without_userinfo(source.url)] = {"token": source.token, "sha256": sha256}
+        digests |= {source.url: known[without_userinfo(source.url)]["sha256"] for source in group}
+        if fresh and remember:
             storage.write_json(book, known)
     return digests
+
+
+def _is_known(source: Source, known: dict[str, Any]) -> bool:
+    entry = known.get(without_userinfo(source.url))
+    return entry is not None and bool(source.token) and entry["token"] == source.token
 
 
 def _sha256(url: str) -> str:

@@ -8,6 +8,7 @@ test that asks for `cluster` opens it anew.
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,12 @@ _REASONS = {
     "chaos": "a seeded loop of random kills: -m chaos",
     "gpu": "needs a GPU: -m gpu",
 }
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C, as the processes of tests do: a shell starts what it puts in the background with SIGINT ignored."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

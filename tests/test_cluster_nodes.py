@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -120,7 +121,8 @@ def short_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-def machines(short_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machines]:
+def machines(short_folder: Path, monkeypatch: pytest.MonkeyPatch, pool: Any) -> Iterator[Machines]:
+    pool.close()  # it would put back the environment of its own start when the joined cluster is opened
     held = Machines(short_folder)
     for name, value in held.environment.items():
         monkeypatch.setenv(name, value)

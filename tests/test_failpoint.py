@@ -101,5 +101,5 @@ def test_an_error_can_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("action", ["explode", "raise-EVERYTHING"])
 def test_an_unknown_action_is_an_error_that_names_the_allowed_ones(monkeypatch: pytest.MonkeyPatch, action: str) -> None:
     monkeypatch.setenv("PIPELINE_FAILPOINT", f"a:{action}")
-    with pytest.raises(ValueError, match=f"'{action}': allowed are kill, stop, raise"):
+    with pytest.raises(ValueError, match=f"'{action}': allowed are kill, stop, hang, raise"):
         failpoint("a")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 import os
 import shlex
@@ -110,6 +112,21 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         return job.submit("http://head:8265", Path("p.yaml"), ("a=b",), lines.append), lines
 
     return submitted
+
+
+def test_ctrl_c_is_heard_even_where_the_stream_takes_it_for_its_own_end(follow: Any) -> None:
+    class Deaf(_Client):
+        async def tail_job_logs(self, _: str) -> AsyncIterator[str]:
+            self.streams += 1
+            if self.streams > 1:
+                return
+            yield "a line\n"
+            os.kill(os.getpid(), signal.SIGINT)
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    with pytest.raises(InterruptedRunError, match="ray job stop"):
+        follow(Deaf("a line\n", breaks=1))
 
 
 def test_a_log_is_printed_once_line_by_line_however_often_its_stream_breaks(follow: Any) -> None:

@@ -15,7 +15,7 @@ from pipeline.artifacts.documents import DOCUMENTS
 from pipeline.artifacts.examples import EXAMPLES, HELDOUT
 from pipeline.artifacts.exported_model import BASELINE_MODEL, EXPORTED_MODEL
 from pipeline.artifacts.kept import KEPT
-from pipeline.artifacts.packing import PACKING
+from pipeline.artifacts.packing import PACKING, PAIR_PACKING
 from pipeline.artifacts.rejects import REJECTS
 from pipeline.artifacts.report import REPORT
 from pipeline.artifacts.scores import SCORES
@@ -23,6 +23,6 @@ from pipeline.artifacts.tokens import PAIR_TOKENS, TOKENS
 from pipeline.artifacts.vocabulary import VOCABULARY
 
 __all__ = [
-    "BASELINE_MODEL", "BITEXT", "CARD", "CHECKPOINT", "DECISIONS", "DOCUMENTS", "EXAMPLES", "EXPORTED_MODEL", "HELDOUT", "KEPT", "PACKING", "PAIR_DECISIONS", "PAIR_TOKENS", "REJECTS", "REPORT", "SCORES",
+    "BASELINE_MODEL", "BITEXT", "CARD", "CHECKPOINT", "DECISIONS", "DOCUMENTS", "EXAMPLES", "EXPORTED_MODEL", "HELDOUT", "KEPT", "PACKING", "PAIR_DECISIONS", "PAIR_PACKING", "PAIR_TOKENS", "REJECTS", "REPORT", "SCORES",
     "TOKENS", "VOCABULARY", "Artifact",
 ]  # fmt: skip

@@ -3,7 +3,8 @@
     spans   list<struct<shard: uint32, start: uint64, length: uint32>>   start counts tokens from the beginning of the shard's flat ids
 
 A row as trained is `<s> span </s> span </s> …`. `shard` counts in the order of `token_shards` in the schema's metadata (JSON: sha256 of each);
-the metadata also holds `lang`, `split` and `length` (tokens a row, special tokens included).
+the metadata also holds `lang`, `split`, `length` (tokens a row, special tokens included) and `spans_a_text`: 2 for pairs (`lang` is "en-sw" then), whose sides are
+two spans that are read as one text, else 1. A file is one record batch, so that it can be mapped as it lies.
 """
 
 from __future__ import annotations
@@ -28,3 +29,4 @@ def schema() -> Any:
 
 
 PACKING = Artifact("packing", "which spans of tokens make a training row", schema)
+PAIR_PACKING = Artifact("pair_packing", "which pairs of spans make a row of translation pairs", schema)

@@ -35,6 +35,9 @@ _EXP_BITS = 30
 _MAX_EXPONENT = 24
 """exp(-24) is below half of 2^-30."""
 _SUMS = 6
+_LANES = 16
+_BLOCK = 1 << 18
+"""Bytes of the texts between whose two steps a feature a byte is kept."""
 _LOGS = 1 << 12
 """Counts up to this have a logarithm of their own; the few beyond it are taken for it."""
 
@@ -102,6 +105,12 @@ def _tables() -> tuple[Ints, Ints]:
     return logs, powers
 
 
+@cache
+def _counts() -> Any:
+    """How often each feature stands in the text at work: all zeros between texts, kept as fresh memory is dear. Compiled code holds the interpreter's lock, so threads do not meet here."""
+    return np.zeros(len(model().weights), np.int32)
+
+
 def encode(text: str) -> bytes:
     """The bytes that the model reads of a text."""
     return unicodedata.normalize("NFC", text.lower() if text.isupper() else text).encode("utf-8", "surrogatepass")
@@ -119,7 +128,7 @@ def classify(texts: Sequence[str], among: tuple[str, ...] | None = None) -> tupl
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(each) for each in encoded], out=offsets[1:])
     best, probability = _classify(
-        np.frombuffer(b"".join(encoded), np.uint8), offsets, known.next_move, known.row, known.feature, known.weights.reshape(-1), len(known.weights), known.prior, known.first, *_tables()
+        np.frombuffer(b"".join(encoded), np.uint8), offsets, known.next_move, known.row, known.feature, known.weights.reshape(-1), _counts(), known.prior, known.first, *_tables()
     )  # fmt: skip
     return [known.classes[each] if each >= 0 else None for each in best.tolist()], probability.tolist()
 
@@ -156,41 +165,91 @@ def _root(n: Any) -> Any:
 
 @njit(cache=True)
 def _classify(
-    data: Any, offsets: Any, next_move: Any, row: Any, feature: Any, weights: Any, features: int, prior: Any, first: Any, logs: Any, powers: Any
+    data: Any, offsets: Any, next_move: Any, row: Any, feature: Any, weights: Any, counts: Any, prior: Any, first: Any, logs: Any, powers: Any
 ) -> Any:  # fmt: skip
-    texts, classes = len(offsets) - 1, len(prior)
+    texts = len(offsets) - 1
     best = np.full(texts, -1, np.int64)
     probability = np.zeros(texts, np.int64)
-    width = uint64(len(weights) // features)
-    counts = np.zeros(features, np.int32)
+    begins = 0
+    while begins < texts:  # a block of texts at a time, so that what is between the two steps stays small; a text is never cut
+        ends = begins + 1
+        while ends < texts and offsets[ends + 1] - offsets[begins] <= _BLOCK:
+            ends += 1
+        found = np.empty(offsets[ends] - offsets[begins], np.int32)
+        _walk(data, offsets[begins : ends + 1], next_move, row, feature, found)
+        _choose(offsets[begins : ends + 1], found, counts, weights, prior, first, logs, powers, best[begins:ends], probability[begins:ends])
+        begins = ends
+    return best, probability
+
+
+@njit(cache=True)
+def _walk(data: Any, offsets: Any, next_move: Any, row: Any, feature: Any, found: Any) -> None:
+    """The feature that ends at each byte of some texts, into `found`.
+
+    A step waits for memory (the table has 39 MB) and the next one of the same text needs its result: so sixteen texts walk in turn, which is four times faster.
+    """
+    texts, start = len(offsets) - 1, uint64(offsets[0])
+    state, at, end = np.zeros(_LANES, np.uint64), np.zeros(_LANES, np.uint64), np.zeros(_LANES, np.uint64)
+    upcoming, active = 0, 0
+    while True:
+        while active < _LANES and upcoming < texts:
+            if offsets[upcoming] < offsets[upcoming + 1]:
+                state[active], at[active], end[active] = 0, offsets[upcoming], offsets[upcoming + 1]
+                active += 1
+            upcoming += 1
+        if active == 0:
+            return
+        steps = end[0] - at[0]
+        for lane in range(1, active):
+            steps = min(steps, end[lane] - at[lane])
+        for _ in range(steps):
+            for lane in range(active):
+                reached = uint64(next_move[(uint64(row[state[lane]]) << uint64(8)) + uint64(data[at[lane]])])
+                found[at[lane] - start] = feature[reached]
+                state[lane] = reached
+                at[lane] += uint64(1)
+        going = 0
+        for lane in range(active):
+            if at[lane] < end[lane]:
+                state[going], at[going], end[going] = state[lane], at[lane], end[lane]
+                going += 1
+        active = going
+
+
+@njit(cache=True)
+def _choose(
+    offsets: Any, found: Any, counts: Any, weights: Any, prior: Any, first: Any, logs: Any, powers: Any, best: Any, probability: Any
+) -> None:  # fmt: skip
+    """The best class of each text and its probability, from the features at its bytes; `counts` is all zeros before and after."""
+    classes = len(prior)
+    width = uint64(len(weights) // len(counts))
     longest = 0
-    for t in range(texts):
+    for t in range(len(best)):
         longest = max(longest, offsets[t + 1] - offsets[t])
-    seen = np.empty(longest, np.int64)
+    seen = np.empty(min(longest, len(counts)), np.int64)
     sums = np.empty((_SUMS, width), np.int32)  # of the weights of features that stand there so many times: 32 bits add faster than 64
     used = np.empty(_SUMS, np.int64)
     scores = np.empty(classes, np.int64)
     parts = np.empty(classes, np.int64)
-    for t in range(texts):
-        state, distinct = np.int64(0), 0
-        for at in range(offsets[t], offsets[t + 1]):
-            state = np.int64(next_move[(np.int64(row[state]) << 8) + data[at]])
-            found = feature[state]
-            if found >= 0:
-                if counts[found] == 0:
-                    seen[distinct] = found
+    for t in range(len(best)):
+        distinct = 0
+        for at in range(offsets[t] - offsets[0], offsets[t + 1] - offsets[0]):
+            each = found[at]
+            if each >= 0:
+                if counts[each] == 0:
+                    seen[distinct] = each
                     distinct += 1
-                counts[found] += 1
+                counts[each] += 1
         if distinct == 0:
             continue
         scores[:] = prior
         sums[:] = 0
         used[:] = 0
         for i in range(distinct):
-            found = seen[i]
-            count = counts[found]
-            counts[found] = 0
-            begins = uint64(found) * width
+            each = seen[i]
+            count = counts[each]
+            counts[each] = 0
+            begins = uint64(each) * width
             if count < _SUMS and used[count] < 60_000:  # 60,000 weights of 15 bits fill 31
                 sum_of_count = sums[count]
                 for c in range(width):
@@ -224,4 +283,3 @@ def _classify(
                 winner = c
         best[t] = winner
         probability[t] = (parts[winner] * 20_000 + total) // (2 * total)
-    return best, probability

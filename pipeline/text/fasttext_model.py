@@ -85,7 +85,7 @@ class FastText:
             labels, probabilities = self._model.predict(text.replace("\n", " ").encode("utf-8", "replace").decode())
             if labels and self._codes[labels[0]] != UNDETERMINED:
                 label = labels[0]
-                langs[at] = (chinese(text) if label in self._chinese else None) or self._codes[label]
+                langs[at] = (chinese([text])[0] if label in self._chinese else None) or self._codes[label]
                 scores[at] = min(10_000, int(float(probabilities[0]) * 10_000 + 0.5))
         return langs, scores
 

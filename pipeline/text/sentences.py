@@ -25,8 +25,6 @@ _UNSPACED_CLOSED = re.compile(f"([{_UNSPACED}]+[{_CLOSING}]*)(?=\\S)")
 
 def split_sentences(text: str) -> list[str]:
     """Sentences of a normalised text in order, none empty, stripped of white space at both ends."""
-    found: list[str] = []
-    for line in text.split("\n"):
-        marked = _UNSPACED_CLOSED.sub("\\1\n", _SPACED_CLOSED.sub("\\1\n", line))
-        found.extend(sentence for part in marked.split("\n") if (sentence := part.strip()))
-    return found
+    # Both marks are looked for in the whole text at once: white space that an end mark takes may hold line ends, which only part what is parted anyway.
+    marked = _UNSPACED_CLOSED.sub("\\1\n", _SPACED_CLOSED.sub("\\1\n", text))
+    return [sentence for part in marked.split("\n") if (sentence := part.strip())]

@@ -10,7 +10,7 @@ The mixer is the finaliser of SplitMix64 (Steele, Lea, Flood, "Fast splittable p
 with the constants of Stafford's variant 13). It is a bijection of 64-bit words, so within one (key, stream) distinct last
 counters never collide. Not for cryptography.
 
-Only unsigned integers take part: the same bits on every machine.
+Only unsigned integers take part: the same bits on every machine. `kernels` has the same in compiled loops.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ import hashlib
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.training import kernels
+
 U64 = npt.NDArray[np.uint64]
 I64 = npt.NDArray[np.int64]
 
 _GOLDEN = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: spreads small integers over all 64 bits
 _COUNTER_FACTOR = 0xD1342543DE82EF95  # odd, so a bijection: sets counters apart from keys
 _MASK = (1 << 64) - 1
-_ROUNDS = 16  # chi-square over all 120 permutations of 5 elements, 24,000 keys, 119 degrees of freedom: 8 rounds 669, 12 165, 16 128
 MAX_SIZE = 1 << 62
 
 
@@ -79,34 +80,8 @@ def permute(index: npt.NDArray[np.integer], size: int | npt.NDArray[np.integer],
     if int(value.min()) < 0 or bool((value >= sizes).any()):
         raise ValueError(f"permute: an index in {int(value.min())}..{int(value.max())} is outside [0, size)")
     shape = value.shape
-    sizes_N = np.broadcast_to(_u64(sizes), shape).reshape(-1)
-    keys_N = np.broadcast_to(_u64(key), shape).reshape(-1)
-    values_N = _u64(value).reshape(-1).copy()
-    left_N = _ceil_sqrt(sizes_N)
-    right_N = (sizes_N + left_N - np.uint64(1)) // left_N
-    walking = np.arange(values_N.size)
-    while walking.size:
-        moved = _feistel(values_N[walking], left_N[walking], right_N[walking], keys_N[walking])
-        values_N[walking] = moved
-        walking = walking[moved >= sizes_N[walking]]
-    return values_N.astype(np.int64).reshape(shape)
-
-
-def _feistel(values: U64, left_size: U64, right_size: U64, keys: U64) -> U64:
-    """One pass over [0, left_size × right_size): each round adds to one half a function of the other, so it can be undone."""
-    left, right = values // right_size, values % right_size
-    for number in range(0, _ROUNDS, 2):
-        left = (left + bits(keys, number, right) % left_size) % left_size
-        right = (right + bits(keys, number + 1, left) % right_size) % right_size
-    return left * right_size + right
-
-
-def _ceil_sqrt(sizes: U64) -> U64:
-    """⌈√size⌉; the floating root is only a guess, integers decide."""
-    root = np.sqrt(sizes.astype(np.float64)).astype(np.uint64)
-    one = np.uint64(1)
-    root = np.where(root * root > sizes, root - one, root)
-    return np.where(root * root < sizes, root + one, root)
+    sizes_N, keys_N = (np.ascontiguousarray(np.broadcast_to(_u64(given), shape)).reshape(-1) for given in (sizes, key))
+    return kernels.permute(_u64(value).reshape(-1), sizes_N, keys_N).reshape(shape)
 
 
 def _mix(word: U64) -> U64:

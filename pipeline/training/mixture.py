@@ -27,7 +27,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.training.counter import bits, derive, permute
+from pipeline.training.counter import derive
+from pipeline.training.kernels import plan
 
 I32 = npt.NDArray[np.int32]
 I64 = npt.NDArray[np.int64]
@@ -150,16 +151,8 @@ class Mixture:
         """
         if not 0 <= start <= stop <= _MAX_SAMPLES:
             raise ValueError(f"Mixture.samples: [{start}, {stop}) is no range of samples; 0 ≤ start ≤ stop is wanted")
-        g_N = np.arange(start, stop, dtype=np.int64)
-        block_N, place_N = np.divmod(g_N, self.block)
-        slot_N = permute(place_N, self.block, bits(self._block_key, 0, block_N))
-        language_N = np.searchsorted(self._slot_ends, slot_N, side="right")
-        slots_N = self._num_slots[language_N]
-        use_N = block_N * slots_N + slot_N - (self._slot_ends[language_N] - slots_N)
-        rows_N = self._num_rows[language_N]
-        epoch_N, position_N = np.divmod(use_N, rows_N)
-        row_N = permute(position_N, rows_N, bits(self._row_keys[language_N], 0, epoch_N))
-        return Samples(language_N.astype(np.int32), row_N, epoch_N)
+        found = plan(start, stop, self.block, self._block_key, self._slot_ends, self._num_slots, self._num_rows, self._row_keys)
+        return Samples(*found)
 
     @cached_property
     def _num_rows(self) -> I64:  # this and the next three: [L]
@@ -179,8 +172,8 @@ class Mixture:
         return np.array([derive(self.seed, "rows", language) for language in self.languages], dtype=np.uint64)
 
     @cached_property
-    def _block_key(self) -> int:
-        return derive(self.seed, "block")
+    def _block_key(self) -> np.uint64:
+        return np.uint64(derive(self.seed, "block"))
 
 
 def _check_sizes(what: str, sizes: Mapping[str, int]) -> None:

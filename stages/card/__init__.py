@@ -14,7 +14,7 @@ from pipeline.artifacts import BITEXT, CARD, DECISIONS, DOCUMENTS, PAIR_DECISION
 from pipeline.config import Section
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("pyarrow",)
 GRADE = Grade.EXACT
 LEDGERS = True

@@ -12,14 +12,12 @@ from typing import Any
 from pipeline.manifest import Manifest
 from stages.card.books import Whole
 from stages.card.samples import Bounds, Sample, choose
-from stages.card.tally import CLUSTER_EDGES, CONFIDENCE_EDGES, LENGTH_EDGES, OTHERS, Tally
+from stages.card.tally import CLUSTER_EDGES, CONFIDENCE_EDGES, DUPLICATES, LENGTH_EDGES, NEAR, OTHERS, Tally
 
 SHARE = 10_000
 LARGEST_FILES = 50
 MOST_OTHERS = 5
 MOST_LICENCES = 20
-DUPLICATES = ("duplicate", "duplicate_url")
-NEAR = "near_duplicate"
 READ = ("bytes_in", "characters_in")
 DECIDED = ("characters_cleaned", "words_in", "bytes_kept", "characters_kept", "words_kept", "heldout", "dropped_lines")
 SPREADS = {

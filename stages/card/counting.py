@@ -22,7 +22,7 @@ from pipeline.manifest import Shard
 from pipeline.tables import open_file, read_table, utf8
 from pipeline.task import Task
 from stages.card.samples import Bounds, Samples, keyed, rows_of
-from stages.card.tally import CLUSTER_EDGES, CONFIDENCE_EDGES, I64, LENGTH_EDGES, OTHERS, Keys, Mask, Tally
+from stages.card.tally import CLUSTER_EDGES, CONFIDENCE_EDGES, DUPLICATES, I64, LENGTH_EDGES, NEAR, OTHERS, Keys, Mask, Tally, became
 
 MOST_LICENCES = 1000
 """Licences told apart in one unit; a column that holds something else in every row must not fill the memory."""
@@ -124,7 +124,10 @@ class _Outcome:
         self.dropped_lines = decision.column("dropped_lines")
         self.raw_ids = _halves(batch.column("id"))
         self.cluster_size = whole(decision.column("cluster_size"))
+        # Documents of equal files under other names have equal ids: the one that went for another is no survivor all the same.
         self.is_survivor: Mask = (_halves(decision.column("cluster")) == self.raw_ids).all(axis=1)
+        for reason in (*DUPLICATES, NEAR):
+            self.is_survivor &= ~self.reason.is_(reason)
 
     def count(self, tally: Tally, characters: I64) -> None:
         """What is the same for documents and pairs."""
@@ -135,8 +138,8 @@ class _Outcome:
         for reason in self.reason.names:
             if reason:
                 mine = self.reason.is_(reason)
-                tally.add(self.langs, f"dropped {reason}", where=mine)
-                tally.add(self.langs, f"dropped_characters {reason}", characters, mine)
+                tally.add(self.langs, f"{became(reason)} {reason}", where=mine)
+                tally.add(self.langs, f"{became(reason)}_characters {reason}", characters, mine)
 
     def sample(self, samples: Samples, texts: tuple[str, ...], most: int) -> None:
         """Consider the dropped rows of this batch as samples."""

@@ -23,6 +23,11 @@ CLUSTER_EDGES = (2, 3, 4, 5, 9, 17, 33, 65, 129, 257, 1025)
 """Borders of the number of documents in a cluster of duplicates."""
 OTHERS = "(others)"
 """Stands for all names that are not told apart."""
+DUPLICATES = ("duplicate", "duplicate_url")
+NEAR = "near_duplicate"
+"""Reasons of documents that went for another that is the same, or nearly so."""
+POISON = "poison"
+"""Reason of what could not be judged, as it kills its worker: it has a decision, and is quarantined rather than dropped."""
 EDGES = {"characters": LENGTH_EDGES, "confidence": CONFIDENCE_EDGES, "cluster_size": CLUSTER_EDGES}
 
 
@@ -54,6 +59,11 @@ class Keys:
         """Rows by name."""
         found = np.bincount(self.index, minlength=len(self.names))
         return {name: int(count) for name, count in zip(self.names, found, strict=True) if count}
+
+
+def became(reason: str) -> str:
+    """What a reason that stands in a decision makes of a row: `dropped` or `quarantined`."""
+    return "quarantined" if reason == POISON else "dropped"
 
 
 def buckets(values: I64, edges: Sequence[int]) -> I64:

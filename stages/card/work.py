@@ -163,10 +163,12 @@ def _ledger_of(manifest: Manifest, names: tuple[str, ...]) -> Ledger:
 def _agree_reasons(decided: Parts, page: Page) -> None:
     counted: dict[str, int] = {}
     for lang, row in decided.tally.sums.items():
-        counted |= {f"{lang}: {name.partition(' ')[2]}": value for name, value in row.items() if name.startswith("dropped ") and value}
-    accounts = page.ledger.accounts.items()  # what could not be judged is quarantined, and has a decision as well
-    booked = {f"{lang}: {why}": n for lang, account in accounts for why, n in {**account.dropped, **account.quarantined}.items() if n}
-    books.agree(counted, booked, page.ledger.unit, "counted as dropped", "in the ledger")
+        counted |= {f"{lang}: {name}": value for name, value in row.items() if name.startswith(("dropped ", "quarantined ")) and value}
+    booked: dict[str, int] = {}
+    for lang, account in page.ledger.accounts.items():
+        for what, by_reason in (("dropped", account.dropped), ("quarantined", account.quarantined)):
+            booked |= {f"{lang}: {what} {reason}": count for reason, count in by_reason.items() if count}
+    books.agree(counted, booked, page.ledger.unit, "counted in the decisions", "in the ledger")
 
 
 def _ledger(wholes: Mapping[str, books.Whole], unit: str) -> Ledger:

@@ -17,7 +17,7 @@ from pipeline.storage import Source
 from pipeline.text.languages import lookup
 from stages.clean.rules import DEFAULT, RULES
 
-VERSION = 4
+VERSION = 5
 LIBRARIES = ("ftfy", "pycld2", "py3langid", "pyarrow")
 GRADE = Grade.EXACT
 INPUTS = {"documents": Slot(DOCUMENTS, "ingest"), "bitext": Slot(BITEXT, "ingest", optional=True)}

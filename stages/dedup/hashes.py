@@ -17,13 +17,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.corpus import row_place
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, utf8
 from pipeline.task import Task
-from pipeline.text import minhash
+from pipeline.text import line_hashes, minhash
 from stages.dedup.rows import I64, Ids, write
 
 _HASH = [
@@ -104,12 +103,12 @@ def hash_documents(task: Task) -> None:
                     url = digests(part.column("url").take(pa.array(with_url, pa.int64())), "url")
                     urls.add(url.high, url.low, rows[with_url])
                 if settings["line_characters"]:
-                    text_of, line_of, first, second, counts = minhash.line_hashes(data, offsets, settings["line_characters"])
+                    text_of, line_of, first, second, counts = line_hashes.line_hashes(data, offsets, settings["line_characters"])
                     several = counts[text_of] > 1
                     lines.add(first[several], second[several], rows[text_of[several]], line_of[several])
-                line_counts[taken] = np.asarray(pc.count_substring(part.column("text"), "\n")) + 1
+                line_counts[taken] = line_hashes.line_counts(data, offsets)
                 if settings["paragraph_characters"]:
-                    text_of, line_of, spans, first, second, counts = minhash.paragraph_hashes(
+                    text_of, line_of, spans, first, second, counts = line_hashes.paragraph_hashes(
                         data, offsets, settings["paragraph_characters"]
                     )
                     several = counts[text_of] > 1

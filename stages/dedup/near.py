@@ -33,6 +33,7 @@ from pipeline.manifest import Shard
 from pipeline.tables import open_file, utf8
 from pipeline.task import Task
 from pipeline.text import minhash
+from pipeline.text import shingles as text_shingles
 from stages.dedup.exact import Clusters, write_clusters
 from stages.dedup.rows import I64, Columns, Documents, in_shared_runs, mapped, places_in, read_partition, read_range, runs, write
 
@@ -146,7 +147,7 @@ def shingles(task: Task) -> None:
             some = np.fromiter(task.records(np.flatnonzero(mine >= 0).tolist(), langs.__getitem__, partial(row_place, batch)), np.int64)
             if not len(some):
                 continue
-            found, edges = minhash.distinct_shingles(*utf8(batch.column("text").take(pa.array(some))))
+            found, edges = text_shingles.distinct_shingles(*utf8(batch.column("text").take(pa.array(some))))
             values.append(found)
             for name, column in (
                 ("part", mine[some]),

@@ -26,7 +26,7 @@ from pipeline.corpus import row_place
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, read_table, rows, utf8
 from pipeline.task import Task
-from pipeline.text import minhash
+from pipeline.text import ngrams
 from stages.dedup.rows import U64, mapped, write
 
 HASHES = pa.schema([pa.field("hash", pa.uint64(), nullable=False)])
@@ -60,7 +60,7 @@ def contaminants(task: Task) -> None:
     kinds: set[int] = set()
     found: dict[str, U64] = {}
     for owner, texts in owners.items():
-        found[owner], lengths = minhash.ngram_hashes(*utf8(pa.array(list(texts), pa.large_string())), task.settings["ngram"])
+        found[owner], lengths = ngrams.ngram_hashes(*utf8(pa.array(list(texts), pa.large_string())), task.settings["ngram"])
         kinds.update(lengths)
     nothing = np.zeros(0, np.uint64)
     every, counts = np.unique(np.concatenate([*found.values(), nothing]), return_counts=True)
@@ -99,7 +99,7 @@ class Evaluation:
 
     def contaminates(self, column: pa.Array) -> Mask:
         """Which texts hold an n-gram of evaluation text."""
-        return minhash.shares_ngram(*utf8(column), self._hashes, self._lengths)
+        return ngrams.shares_ngram(*utf8(column), self._hashes, self._lengths)
 
 
 def overlap(task: Task) -> None:
@@ -124,7 +124,7 @@ def overlap(task: Task) -> None:
             texts = utf8(part.column("text").take(pa.array(some, pa.int64())))
             for place, name in enumerate(task.given["sets"] if len(some) else ()):
                 own = by_set["hash"][by_set["set"] == place]
-                for row in some[minhash.shares_ngram(*texts, own, list(task.given["ngram_lengths"]))].tolist():
+                for row in some[ngrams.shares_ngram(*texts, own, list(task.given["ngram_lengths"]))].tolist():
                     sets.setdefault(name, Counter())[langs[taken[row]]] += 1
         for lang, count in Counter(langs[row] for row in taken.tolist()).items():
             task.ledger.keep(lang, count)

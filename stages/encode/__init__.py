@@ -12,7 +12,7 @@ from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, PAIR_DECISIONS, PAI
 from pipeline.config import Section
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("pyarrow", "sentencepiece")
 GRADE = Grade.EXACT
 INPUTS = {

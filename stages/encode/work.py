@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.artifacts import tokens
 from pipeline.artifacts.vocabulary import MODEL_FILE
-from pipeline.corpus import decided, kept_text, pair_up
+from pipeline.corpus import decided_batches, kept_texts, pair_up
 from pipeline.ledger import total
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.task import Task
 from pipeline.text.sentences import split_sentences
+from pipeline.text.text_encoder import TextEncoder
 from pipeline.text.tokenizer import Tokenizer
 from pipeline.units import Phase
 from stages.encode import Config
+
+I64 = np.ndarray[Any, np.dtype[np.int64]]
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
@@ -46,54 +51,113 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
 
 
 @lru_cache(maxsize=1)
-def _tokenizer(root: str, path: str, sha256: str) -> Tokenizer:
+def _encoder(root: str, path: str, sha256: str) -> TextEncoder:
     from pipeline.storage import Storage
 
-    return Tokenizer(Storage.at(root).local(path, sha256).read_bytes())
+    return TextEncoder(Tokenizer(Storage.at(root).local(path, sha256).read_bytes()))
 
 
-def _encode(tokenizer: Tokenizer, text: str) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Ids of a text [N] and the ends of its sentences [S], the last being N."""
-    encoded = [ids for ids in tokenizer.encode(split_sentences(text)) if len(ids)]
-    if not encoded:
-        return np.zeros(0, tokenizer.dtype), np.zeros(0, np.uint32)
-    return np.concatenate(encoded), np.cumsum([len(ids) for ids in encoded], dtype=np.uint32)
+class _Encoded:
+    """Rows of tokens, column by column, until all of a shard is there."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self._encoder = encoder
+        self._schema = tokens.schema(encoder.tokenizer.size)
+        self._columns: dict[str, list[pa.Array]] = {name: [] for name in self._schema.names}
+
+    def add(self, plain: Mapping[str, pa.Array], sides: Sequence[Sequence[str]]) -> I64:
+        """Encode texts, each a document of one side or a pair of two; gives their numbers of ids. `plain`: the other columns."""
+        sentences: list[str] = []
+        counts = []
+        for text in (text for row in sides for text in row):
+            own = split_sentences(text)
+            sentences += own
+            counts.append(len(own))
+        ids, lengths_S = self._encoder.encode(sentences)
+        # Totals before each sentence, each side and each row; offsets into ids are differences of these.
+        ids_before_S1 = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths_S)])
+        width = len(sides[0]) if sides else 1
+        sentences_before_R1 = np.concatenate([np.zeros(1, np.int64), np.cumsum(np.array(counts, np.int64).reshape(-1, width).sum(axis=1))])
+        begin_R1 = ids_before_S1[sentences_before_R1]
+        ends_S = ids_before_S1[1:] - np.repeat(begin_R1[:-1], np.diff(sentences_before_R1))
+        last_of_a = sentences_before_R1[:-1] + np.array(counts, np.int64)[::width]
+        columns = {
+            **plain,
+            "ids": pa.LargeListArray.from_arrays(pa.array(begin_R1), pa.array(ids), type=self._schema.field("ids").type),
+            "sentences": pa.LargeListArray.from_arrays(
+                pa.array(sentences_before_R1), pa.array(ends_S.astype(np.uint32)), type=self._schema.field("sentences").type
+            ),
+            "side_a": pa.array((ids_before_S1[last_of_a] - begin_R1[:-1]).astype(np.uint32)),
+        }
+        for name, column in columns.items():
+            self._columns[name].append(column)
+        return np.diff(begin_R1)
+
+    def write(self, task: Task) -> None:
+        """All rows as one batch, so that a mapped column is one run of memory."""
+        with task.table("tokens", self._schema) as table:
+            if self._columns["id"]:
+                table.partition({name: pa.concat_arrays(parts) for name, parts in self._columns.items()})
 
 
-def _row(sides: Iterable[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]) -> dict[str, Any]:
-    ids, ends = zip(*sides, strict=True)
-    second = [ends[1] + np.uint32(len(ids[0]))] if len(ids) > 1 else []
-    return {"ids": np.concatenate(ids), "sentences": np.concatenate([ends[0], *second]), "side_a": len(ids[0])}
+def _sums(names: Sequence[str], counts: I64) -> dict[str, int]:
+    """Counts summed by name, names sorted."""
+    found, number = np.unique(np.array(names, dtype=np.str_), return_inverse=True)
+    totals = np.zeros(len(found), np.int64)
+    np.add.at(totals, number, counts)
+    return dict(zip(found.tolist(), totals.tolist(), strict=True))
+
+
+def _passed(task: Task, names: list[str], keep: Sequence[bool]) -> list[int]:
+    """The rows of a batch that are to be encoded; the others are in the ledger."""
+    seen = list(task.records(range(len(names)), names.__getitem__))
+    passed = [row for row in seen if keep[row]]
+    for name, count in Counter(names[row] for row in seen if not keep[row]).items():
+        task.ledger.drop(name, "not_kept", count)
+    for name, count in Counter(names[row] for row in passed).items():
+        task.ledger.keep(name, count)
+    return passed
 
 
 def encode_documents(task: Task) -> None:
     """Worker: the kept documents of a shard, training and held-out ones."""
-    tokenizer = _tokenizer(task.storage.root, task.given["path"], task.given["sha256"])
-    sums: dict[str, int] = {}
-    with task.table("tokens", tokens.schema(tokenizer.size), one_batch=True) as table:
-        for row, decision in task.records(decided(task.storage, task.argument, ("id", "lang", "text")), lambda pair: str(pair[0]["lang"])):
-            if not decision["keep"]:
-                task.ledger.drop(row["lang"], "not_kept")
-                continue
-            values = _row([_encode(tokenizer, kept_text(row["text"], decision["dropped_lines"]))])
-            table.row({"id": row["id"], "lang": row["lang"], "split": decision["split"], **values})
-            task.ledger.keep(row["lang"])
-            sums[row["lang"]] = sums.get(row["lang"], 0) + len(values["ids"])
-    task.counts["tokens"] = sums
+    encoded = _Encoded(_encoder(task.storage.root, task.given["path"], task.given["sha256"]))
+    sums: Counter[str] = Counter()
+    for batch, decisions in decided_batches(task.storage, task.argument, ("id", "lang", "text")):
+        rows = pa.array(_passed(task, batch.column("lang").to_pylist(), decisions["keep"].to_pylist()), pa.int64())
+        if not len(rows):
+            continue
+        taken, made = batch.take(rows), decisions.take(rows).combine_chunks()
+        texts = kept_texts(taken.column("text"), made["dropped_lines"]).to_pylist()
+        columns = {
+            "id": taken.column("id"),
+            "lang": taken.column("lang"),
+            "lang_b": pa.nulls(len(rows), pa.string()),
+            "split": made["split"].chunk(0),
+        }
+        sums.update(_sums(taken.column("lang").to_pylist(), encoded.add(columns, [(text,) for text in texts])))
+    encoded.write(task)
+    task.counts["tokens"] = dict(sorted(sums.items()))
 
 
 def encode_pairs(task: Task) -> None:
     """Worker: the kept pairs of a shard, side a then side b."""
-    tokenizer = _tokenizer(task.storage.root, task.given["path"], task.given["sha256"])
-    sums: dict[str, int] = {}
-    with task.table("tokens", tokens.schema(tokenizer.size), one_batch=True) as table:
-        for row, decision in task.records(decided(task.storage, task.argument), lambda pair: f"{pair[0]['lang_a']}-{pair[0]['lang_b']}"):
-            name = f"{row['lang_a']}-{row['lang_b']}"
-            if not decision["keep"]:
-                task.ledger.drop(name, "not_kept")
-                continue
-            values = _row([_encode(tokenizer, row["text_a"]), _encode(tokenizer, row["text_b"])])
-            table.row({"id": row["id"], "lang": row["lang_a"], "lang_b": row["lang_b"], "split": decision["split"], **values})
-            task.ledger.keep(name)
-            sums[name] = sums.get(name, 0) + len(values["ids"])
-    task.counts["tokens"] = sums
+    encoded = _Encoded(_encoder(task.storage.root, task.given["path"], task.given["sha256"]))
+    sums: Counter[str] = Counter()
+    for batch, decisions in decided_batches(task.storage, task.argument, ("id", "lang_a", "lang_b", "text_a", "text_b")):
+        names = [f"{a}-{b}" for a, b in zip(batch.column("lang_a").to_pylist(), batch.column("lang_b").to_pylist(), strict=True)]
+        passed = _passed(task, names, decisions["keep"].to_pylist())
+        if not passed:
+            continue
+        rows = pa.array(passed, pa.int64())
+        taken, made = batch.take(rows), decisions.take(rows).combine_chunks()
+        columns = {
+            "id": taken.column("id"),
+            "lang": taken.column("lang_a"),
+            "lang_b": taken.column("lang_b"),
+            "split": made["split"].chunk(0),
+        }
+        sides = list(zip(taken.column("text_a").to_pylist(), taken.column("text_b").to_pylist(), strict=True))
+        sums.update(_sums([names[row] for row in passed], encoded.add(columns, sides)))
+    encoded.write(task)
+    task.counts["tokens"] = dict(sorted(sums.items()))

@@ -65,7 +65,8 @@ def export(task: Task) -> None:
     from pipeline.model.export import restore_weights
     from pipeline.model.masked_lm import MaskedLM
     from pipeline.model.sizes import named_size
-    from pipeline.text.tokenizer import Tokenizer, export_huggingface, verify_export
+    from pipeline.text.tokenizer import Tokenizer
+    from pipeline.text.tokenizer_export import export_huggingface, verify_export
     from pipeline.training.checkpoint import load_checkpoint_weights
 
     local = {name: task.storage.local(entry["path"], entry["sha256"]) for name, entry in task.argument["checkpoint"].items()}

@@ -138,8 +138,8 @@ class _Rows:
         else:
             self._kept[lang] = self._kept.get(lang, 0) + 1
             offset, ordinal, text, _, group, url, licence = item
-            values = (self._id(offset, ordinal), lang, text, self.name, offset, url, licence, group)
-            self._texts.row(values, len(text) if text.isascii() else len(text.encode()))
+            encoded = text.encode()
+            self._texts.row((self._id(offset, ordinal), lang, encoded, self.name, offset, url, licence, group), len(encoded))
 
     def pair(self, item: Pair) -> None:
         """A row of bitext, and with `as_text` two of documents."""

@@ -4,6 +4,8 @@
     best-fit      whole documents, cut only where one is longer than a row, each into the fullest row that takes it
     concatenate   all documents one behind the other, cut wherever a row is full
 
+Pairs are never cut: rows of whole pairs, `<s> a </s> b </s> …`, in order, or best-fit where that is the method.
+
 A change of length or method re-encodes nothing: the index is made from sentence offsets and holds no token.
 """
 
@@ -14,15 +16,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from pipeline.artifacts import PACKING, TOKENS
+from pipeline.artifacts import PACKING, PAIR_PACKING, PAIR_TOKENS, TOKENS
 from pipeline.config import Section
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("numpy", "pyarrow")
 GRADE = Grade.EXACT
-INPUTS = {"tokens": Slot(TOKENS, "encode")}
-OUTPUT = {"packing": PACKING}
+INPUTS = {"tokens": Slot(TOKENS, "encode"), "pair_tokens": Slot(PAIR_TOKENS, "encode", optional=True)}
+OUTPUT = {"packing": PACKING, "pair_packing": PAIR_PACKING}
 
 
 class Config(Section):

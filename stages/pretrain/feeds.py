@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
-from pipeline.training.batches import Feed, PackedRows
+from pipeline.training.batches import Feed
 from pipeline.training.counter import derive
 from pipeline.training.mixture import DEFAULT_BLOCK, Mixture, slot_counts
 from pipeline.training.objectives.masked import objective
+from pipeline.training.packed_rows import PackedRows
 from pipeline.training.phases import Phased, first_steps
 from pipeline.training.unimax import weights_unimax
 

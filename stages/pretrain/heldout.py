@@ -14,8 +14,9 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipeline.training.batches import PackedRows, held_out_batches
+from pipeline.training.batches import held_out_batches
 from pipeline.training.loop import tensors_of
+from pipeline.training.packed_rows import PackedRows
 
 MICRO_BATCH = 16
 

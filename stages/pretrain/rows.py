@@ -6,17 +6,16 @@ import json
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline.errors import IntegrityError
 from pipeline.manifest import Shard
 from pipeline.storage import Storage
-from pipeline.tables import open_file, read_table
-from pipeline.training.batches import PackedRows
+from pipeline.tables import open_file
+from pipeline.training.packed_rows import PackedRows
 
 
 def packed_rows(storage: Storage, packing: list[dict[str, Any]], tokens: list[dict[str, Any]]) -> dict[str, dict[str, PackedRows]]:
-    """split -> language -> rows. `packing` and `tokens` are shards as plain data; nothing but the index is copied into memory.
+    """split -> language -> rows. `packing` and `tokens` are shards as plain data; nothing is copied into memory.
 
     Raises:
         IntegrityError: a packing names a token shard that is not there.
@@ -29,15 +28,18 @@ def packed_rows(storage: Storage, packing: list[dict[str, Any]], tokens: list[di
         if not shard.rows:
             continue
         path = storage.local(shard.path, shard.sha256)
-        about = json.loads(open_file(path).schema.metadata[b"packing"])
+        reader = open_file(path)
+        about = json.loads(reader.schema.metadata[b"packing"])
         for sha256 in about["token_shards"]:
             if sha256 not in by_sha:
                 raise IntegrityError(f"{path}: it was made for other tokens; run pack again with --force pack", path=str(path))
             if sha256 not in flat:
                 flat[sha256] = _flat_ids(storage, by_sha[sha256])
-        column = read_table(path)["spans"].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):
-            column = column.chunk(0)
+        if reader.num_record_batches != 1:
+            raise IntegrityError(
+                f"{path}: {reader.num_record_batches} batches, one was written; run pack again with --force pack", path=str(path)
+            )
+        column = reader.get_batch(0).column("spans")
         spans = column.values
         found.setdefault(about["split"], {})[about["lang"]] = PackedRows(
             tuple(flat[sha256] for sha256 in about["token_shards"]),
@@ -46,6 +48,7 @@ def packed_rows(storage: Storage, packing: list[dict[str, Any]], tokens: list[di
             spans.field("start").to_numpy(),
             spans.field("length").to_numpy(),
             about["length"],
+            about["spans_a_text"],
         )
     return found
 

@@ -1,7 +1,7 @@
-"""vocabulary: one shared BPE vocabulary (sentencepiece) from exact word counts over the whole kept corpus.
+"""vocabulary: one shared BPE vocabulary (a sentencepiece model) from exact word counts over the whole kept corpus.
 
     documents, bitext ⋈ decisions -> count (map): words per language into P partitions -> merge (reduce, one a partition)
-        -> train: weights n_lang^(α−1) in fixed point, sentencepiece on word<TAB>count -> card: fertility, unknown and byte-fallback rate per language
+        -> train: weights n_lang^(α−1) in fixed point, merges of the weighted words -> measure (a unit a partition): fertility, unknown and byte-fallback rate
 
 n_lang is the language's characters after normalisation (Conneau & Lample 2019 draw sentences with p ∝ n^α; weighting counts does it without a draw).
 """
@@ -16,8 +16,8 @@ from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, PAIR_DECISIONS, VOC
 from pipeline.config import Section, outside
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 2
-LIBRARIES = ("pyarrow", "sentencepiece")
+VERSION = 3
+LIBRARIES = ("numba", "pyarrow", "sentencepiece")
 GRADE = Grade.EXACT
 INPUTS = {
     "documents": Slot(DOCUMENTS, "clean"),
@@ -45,8 +45,8 @@ class Config(Section):
     """Never join two digits in one piece."""
     bitext: bool = True
     """Count both sides of the bitext; false where the same text also comes as documents."""
-    max_words: int = Field(5_000_000, ge=1_000)
-    """Most distinct words that are trained on; of more, the rarest by weighted count are left out, and their share of the mass is reported."""
+    max_words: int = Field(50_000_000, ge=1_000)
+    """Most distinct words, by language, that are trained on; of more, the rarest by weighted count are left out, and their share of the mass is reported."""
     partitions: int | None = Field(None, ge=1, le=4096)
     """Partitions of the word counts; none takes 8, or more for a corpus of more than 2 GiB."""
     memory: int | None = outside(None, gt=0)

@@ -1,5 +1,7 @@
 """The vocabulary's card: what a trained vocabulary does to each language, from the word counts; shares and ratios in 1/10,000.
 
+    partition of the counts -> measure (a unit a partition) -> sums and pieces met, a row a language -> assemble -> card.json
+
 fertility               pieces a word                        characters_per_piece     without the mark of a word's begin
 unknown_share           pieces that are `<unk>`              byte_fallback_share      pieces that are single bytes
 pieces_used             distinct pieces that occur           weight                   the language's count multiplier × 2^16
@@ -7,7 +9,7 @@ pieces_used             distinct pieces that occur           weight             
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.tables import open_file
+from pipeline.tables import open_file, rows
 from pipeline.text.packing import UNK
 from pipeline.text.tokenizer import SPACE, Tokenizer
 
@@ -23,41 +25,72 @@ _WORDS_AT_ONCE = 20_000
 _SUMS = ("words", "pieces", "characters", "unknown", "bytes")
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
+MEASURED = pa.schema(
+    [
+        pa.field("lang", pa.string(), nullable=False),
+        *(pa.field(name, pa.int64(), nullable=False) for name in _SUMS),
+        pa.field("used", pa.binary(), nullable=False),
+    ]
+)
+"""A row a language: weighted sums over its words, and which ids occur, a bit each."""
 
-def measured(paths: Sequence[Path], tokenizer: Tokenizer, weights: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, int]]:
-    """The card, and the words counted by language; `paths` hold rows of (lang, word, count)."""
-    langs = {lang: number for number, lang in enumerate(sorted(weights))}
-    sums = np.zeros((len(langs), len(_SUMS)), np.int64)
-    used = np.zeros((len(langs), tokenizer.size), np.bool_)
+
+def measure(path: Path, tokenizer: Tokenizer) -> dict[str, list[Any]]:
+    """The columns of `MEASURED` for one partition; its rows are (lang, word, count)."""
+    numbers: dict[str, int] = {}
+    sums: list[I64] = []
+    used: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
     is_byte = np.zeros(tokenizer.size, np.bool_)
     is_byte[list(tokenizer.byte_ids)] = True
-    for path in paths:
-        reader = open_file(path)
-        for number in range(reader.num_record_batches):
-            batch = reader.get_batch(number)
-            for start in range(0, batch.num_rows, _WORDS_AT_ONCE):
-                _add(batch.slice(start, _WORDS_AT_ONCE), tokenizer, langs, sums, used, is_byte)
-    languages = {
-        lang: {**_figures(sums[row]), "pieces_used": int(used[row].sum()), "weight": weights[lang]}
-        for lang, row in langs.items()
-        if sums[row, 0]
-    }
-    card = {"size": tokenizer.size, "languages": languages, "mean": _figures(sums.sum(axis=0)), "pieces_used": int(used.any(axis=0).sum())}
-    return card, {lang: int(sums[row, 0]) for lang, row in langs.items() if sums[row, 0]}
+    reader = open_file(path)
+    for number in range(reader.num_record_batches):
+        batch = reader.get_batch(number)
+        for start in range(0, batch.num_rows, _WORDS_AT_ONCE):
+            piece = batch.slice(start, _WORDS_AT_ONCE)
+            encoded = piece.column("lang").dictionary_encode()
+            for lang in encoded.dictionary.to_pylist():
+                if lang not in numbers:
+                    numbers[lang] = len(sums)
+                    sums.append(np.zeros(len(_SUMS), np.int64))
+                    used.append(np.zeros(tokenizer.size, np.bool_))
+            own = np.array([numbers[lang] for lang in encoded.dictionary.to_pylist()], np.int64)
+            _add(piece, own[encoded.indices.to_numpy()], tokenizer, sums, used, is_byte)
+    order = sorted(numbers)
+    columns: dict[str, list[Any]] = {"lang": list(order), "used": [np.packbits(used[numbers[lang]]).tobytes() for lang in order]}
+    return columns | {name: [int(sums[numbers[lang]][column]) for lang in order] for column, name in enumerate(_SUMS)}
 
 
-def _add(batch: pa.RecordBatch, tokenizer: Tokenizer, langs: Mapping[str, int], sums: I64, used: Any, is_byte: Any) -> None:
+def _add(batch: pa.RecordBatch, langs: I64, tokenizer: Tokenizer, sums: list[I64], used: list[Any], is_byte: Any) -> None:
     # Pieces of one word are those it has within a text: its own leading mark stands for the space.
     ids, lengths = tokenizer.encode_words(batch.column("word").to_pylist())
-    rows = np.array([langs[lang] for lang in batch.column("lang").to_pylist()], np.int64)
     counts = batch.column("count").to_numpy()
     marks = pc.starts_with(batch.column("word"), SPACE).to_numpy(zero_copy_only=False)
     characters = pc.utf8_length(batch.column("word")).to_numpy() - marks
     word_of = np.repeat(np.arange(len(lengths)), lengths)
     unknown, single = (np.bincount(word_of[mask], minlength=len(lengths)) for mask in (ids == UNK, is_byte[ids]))
-    for column, each in enumerate((np.ones_like(counts), lengths, characters, unknown, single)):
-        np.add.at(sums[:, column], rows, counts * each)
-    used[rows[word_of], ids] = True
+    each = np.stack([np.ones_like(counts), lengths, characters, unknown, single], axis=1) * counts[:, None]
+    lang_of = langs[word_of]
+    for lang in np.unique(langs).tolist():
+        sums[lang] += each[langs == lang].sum(axis=0)
+        used[lang][ids[lang_of == lang]] = True
+
+
+def assemble(paths: Iterable[Path], size: int, weights: Mapping[str, int]) -> tuple[dict[str, Any], dict[str, int]]:
+    """The card, and the words counted by language, from the measures of all partitions."""
+    sums: dict[str, I64] = {}
+    used: dict[str, Any] = {}
+    for path in paths:
+        for row in rows(path):
+            lang = row["lang"]
+            sums[lang] = sums.get(lang, 0) + np.array([row[name] for name in _SUMS], np.int64)
+            used[lang] = used.get(lang, np.zeros(size, np.bool_)) | np.unpackbits(np.frombuffer(row["used"], np.uint8), count=size).astype(
+                np.bool_
+            )
+    languages = {lang: {**_figures(sums[lang]), "pieces_used": int(used[lang].sum()), "weight": weights[lang]} for lang in sorted(sums)}
+    every = np.sum([*sums.values(), np.zeros(len(_SUMS), np.int64)], axis=0)
+    met = np.any([*used.values(), np.zeros(size, np.bool_)], axis=0)
+    card = {"size": size, "languages": languages, "mean": _figures(every), "pieces_used": int(met.sum())}
+    return card, {lang: int(sums[lang][0]) for lang in sorted(sums)}
 
 
 def _figures(sums: I64) -> dict[str, int]:

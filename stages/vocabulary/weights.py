@@ -5,7 +5,6 @@ The power is taken with `decimal` at 50 digits under its own context, which is c
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import ROUND_HALF_EVEN, Context, Decimal
@@ -14,14 +13,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.errors import StageError
-from pipeline.tables import read_table
+from pipeline.tables import read_table, utf8
+from pipeline.text.alphabet import POINTS, add_points
 
 I64 = np.ndarray[Any, np.dtype[np.int64]]
 
-_POINT_BITS = 21
 BITS = 16
 """Bits after the point of a weight."""
 
@@ -45,17 +43,6 @@ def language_weights(characters: Mapping[str, int], alpha: float) -> dict[str, i
     return weights
 
 
-@dataclass(frozen=True)
-class WeightedWords:
-    """Words to train on, each once, sorted, with their weighted counts; and what was left out."""
-
-    words: pa.Array
-    counts: I64
-    pruned_words: int
-    pruned_millionths: int
-    """Their share of all weighted counts."""
-
-
 def weighted(counts: I64, weights: I64) -> I64:
     """Counts times their language's weight, rounded half up; at least 1, so that no word is lost.
 
@@ -70,21 +57,45 @@ def weighted(counts: I64, weights: I64) -> I64:
     return found
 
 
+@dataclass(frozen=True)
+class WeightedWords:
+    """The words of all partitions with their weighted counts, read anew for each pass; and what is left out of them."""
+
+    paths: Sequence[Path]
+    weights: Mapping[str, int]
+    least: int
+    """Words of a language below this weighted count are left out."""
+    pruned_words: int
+    pruned_millionths: int
+    """Their share of all weighted counts."""
+
+    def __call__(self) -> Iterator[tuple[pa.Array, I64]]:
+        """Words and weighted counts, a partition at a time; a word comes once for each of its languages."""
+        for path in self.paths:
+            table = read_table(path)
+            counts = weighted(table["count"].to_numpy(), _weights_of(table["lang"], self.weights))
+            words = table["word"].combine_chunks()
+            if self.least > 1:
+                kept = counts >= self.least
+                words, counts = words.filter(pa.array(kept)), counts[kept]
+            yield words, counts
+
+
 def weighted_words(paths: Sequence[Path], weights: Mapping[str, int], max_words: int) -> WeightedWords:
-    """All words with their weighted counts summed over languages; beyond `max_words` the rarest go, all of one count together."""
-    parts = []
-    for path in paths:  # a word lies in one partition only
-        table = read_table(path)
-        own = np.array([weights[lang] for lang in table["lang"].to_pylist()], np.int64)
-        counted = pa.table({"word": table["word"], "count": weighted(table["count"].to_numpy(), own)})
-        parts.append(counted.group_by("word", use_threads=False).aggregate([("count", "sum")]))
-    every = pa.concat_tables(parts).rename_columns(["word", "count"])
-    counts = every["count"].to_numpy()
+    """All words with their weighted counts; beyond `max_words` the rarest go, all of one count together."""
+    every = WeightedWords(paths, weights, 0, 0, 0)
+    counts = np.concatenate([own for _, own in every()] or [np.zeros(0, np.int64)])
     least = _least_count(counts, max_words)
-    kept = every.filter(pa.array(counts >= least)).sort_by("word")
     lost = counts[counts < least]
     share = int(lost.sum()) * 1_000_000 // max(1, int(counts.sum()))
-    return WeightedWords(kept["word"].combine_chunks(), kept["count"].to_numpy(), len(lost), share)
+    return WeightedWords(paths, weights, least, len(lost), share)
+
+
+def _weights_of(langs: pa.ChunkedArray, weights: Mapping[str, int]) -> I64:
+    """The weight of the language of each row."""
+    encoded = langs.combine_chunks().dictionary_encode()
+    own = np.array([weights[lang] for lang in encoded.dictionary.to_pylist()], np.int64)
+    return own[encoded.indices.to_numpy()]
 
 
 def _least_count(counts: I64, most: int) -> int:
@@ -97,19 +108,22 @@ def _least_count(counts: I64, most: int) -> int:
 
 def required_characters(paths: Sequence[Path], share: float) -> str:
     """For each language the most frequent characters that make up `share` of its text, ties in code point order; sorted."""
-    held: list[tuple[I64, I64]] = []
-    names: dict[str, int] = {}
+    own = np.zeros(POINTS, np.int64)
+    held: dict[str, tuple[I64, I64]] = {}
     for path in paths:
         table = read_table(path)
-        lengths = pc.utf8_length(table["word"]).to_numpy()
-        own = np.array([names.setdefault(lang, len(names)) for lang in table["lang"].to_pylist()], np.int64)
-        points = np.frombuffer("".join(table["word"].to_pylist()).encode("utf-32-le"), np.uint32).astype(np.int64)
-        held.append(_summed(np.repeat(own, lengths) << _POINT_BITS | points, np.repeat(table["count"].to_numpy(), lengths)))
-    keys, counts = _summed(np.concatenate([key for key, _ in held]), np.concatenate([count for _, count in held]))
+        encoded = table["lang"].combine_chunks().dictionary_encode()
+        words, counts, codes = table["word"].combine_chunks(), table["count"].to_numpy(), encoded.indices.to_numpy()
+        for code, lang in enumerate(encoded.dictionary.to_pylist()):
+            rows = np.flatnonzero(codes == code)
+            add_points(*utf8(words.take(pa.array(rows))), counts[rows], own)
+            points = np.flatnonzero(own)
+            keys, before = held.get(lang, (np.zeros(0, np.int64), np.zeros(0, np.int64)))
+            held[lang] = _summed(np.concatenate([keys, points]), np.concatenate([before, own[points]]))
+            own[points] = 0
     chosen: set[int] = set()
-    edges = np.searchsorted(keys, np.arange(len(names) + 1) << _POINT_BITS)
-    for first, last in itertools.pairwise(edges.tolist()):
-        chosen.update(_covering(keys[first:last] & ((1 << _POINT_BITS) - 1), counts[first:last], round(share * 1_000_000)))
+    for points, counts in held.values():
+        chosen.update(_covering(points, counts, round(share * 1_000_000)))
     return "".join(map(chr, sorted(chosen)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 from pipeline.artifacts.vocabulary import MODEL_FILE
 from pipeline.corpus import decided, decided_batches, kept_texts, pair_up
 from pipeline.errors import EmptyCorpusError
-from pipeline.ledger import total
+from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import canonical, digest
@@ -22,12 +21,12 @@ from pipeline.task import Task, UnitResult
 from pipeline.text.tokenizer import Tokenizer, train_words
 from pipeline.units import Phase, Unit
 from stages.vocabulary import Config
-from stages.vocabulary.card import measured
+from stages.vocabulary.card import MEASURED, assemble, measure
 from stages.vocabulary.counts import WORDS, WordCounter, merge_words, write_words
 from stages.vocabulary.weights import language_weights, required_characters, weighted_words
 
-BYTES_PER_WORD = 2_000
-"""Generous memory per distinct word while merging; sentencepiece holds each word's symbols and their positions."""
+BYTES_PER_WORD = 150
+"""Generous memory per distinct word while merging: about 11 bytes for each of its characters."""
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
@@ -47,21 +46,17 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     settings = config.model_dump(mode="json", exclude={"memory", "partitions", "bitext"}) | {
         "weights": language_weights(characters, config.alpha)
     }
-    shards = [result.files["words"].plain() for result in merged]
-    content = digest([shard["sha256"] for shard in shards])
-    unit = Unit(content, {"shards": shards}, sum(s["bytes"] for s in shards), "all words")
-    memory = config.memory or (200 << 20) + BYTES_PER_WORD * words
-    phase = Phase("train", "stages.vocabulary.work:train_vocabulary", settings, "words", memory_bytes=_within(memory, context))
-    trained = context.map(phase, [unit])[0]
-    for name in (MODEL_FILE, "card.json"):
-        shard = trained.files[name]
-        with output.file("vocabulary", name) as path:
-            path.write_bytes(context.storage.local(shard.path, shard.sha256).read_bytes())
-    card = json.loads(context.storage.read(trained.files["card.json"].path))
+    trained = _train(config, settings, merged, words, context)
+    model = trained.files[MODEL_FILE]
+    with output.file("vocabulary", MODEL_FILE) as path:
+        path.write_bytes(context.storage.local(model.path, model.sha256).read_bytes())
+    card, ledger_of_words = _measure(settings["weights"], model, merged, context)
+    with output.file("vocabulary", "card.json") as path:
+        path.write_bytes(canonical(card))
     _evidence(card, output)
     pruned = {name: trained.counts[name] for name in ("pruned_words", "pruned_millionths")}
     return Summary(
-        ledgers={"rows": ledger, "words": trained.ledger},
+        ledgers={"rows": ledger, "words": ledger_of_words},
         counts={"distinct_words": words, "characters": dict(sorted(characters.items())), "weights": settings["weights"], **pruned},
         metrics={
             "vocabulary/fertility_mean": card["mean"]["fertility"] / 10_000,
@@ -69,6 +64,30 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
             "vocabulary/unknown_share": card["mean"]["unknown_share"] / 10_000,
         },
     )
+
+
+def _train(config: Config, settings: Mapping[str, Any], merged: list[UnitResult], words: int, context: Context) -> UnitResult:
+    shards = [result.files["words"].plain() for result in merged]
+    unit = Unit(digest([shard["sha256"] for shard in shards]), {"shards": shards}, sum(s["bytes"] for s in shards), "all words")
+    memory = config.memory or (300 << 20) + BYTES_PER_WORD * words
+    phase = Phase("train", "stages.vocabulary.work:train_vocabulary", settings, "words", memory_bytes=_within(memory, context))
+    return context.map(phase, [unit])[0]
+
+
+def _measure(weights: Mapping[str, int], model: Shard, merged: list[UnitResult], context: Context) -> tuple[dict[str, Any], Ledger]:
+    """The card from all partitions, measured side by side."""
+    given = {"path": model.path, "sha256": model.sha256}
+    phase = Phase("measure", "stages.vocabulary.work:measure_partition", {}, "words", (model.sha256,), given)
+    shards = [result.files["words"] for result in merged]
+    measured = context.map(
+        phase, [Unit(shard.sha256, {"shard": shard.plain()}, shard.bytes, f"partition {p}") for p, shard in enumerate(shards)]
+    )
+    paths = [context.storage.local(result.files["measured"].path, result.files["measured"].sha256) for result in measured]
+    card, counted = assemble(paths, Tokenizer(context.storage.local(model.path, model.sha256).read_bytes()).size, weights)
+    ledger = Ledger("words")
+    for lang, count in counted.items():
+        ledger.keep(lang, count)
+    return card, ledger
 
 
 def _within(memory: int, context: Context) -> int | None:
@@ -157,23 +176,26 @@ def merge_partition(task: Task) -> None:
 
 
 def train_vocabulary(task: Task) -> None:
-    """Worker: weight the counts, train, measure per language."""
+    """Worker: weight the counts, train."""
     settings = task.settings
     paths = [task.storage.local(shard.path, shard.sha256) for shard in (Shard(**plain) for plain in task.argument["shards"])]
     words = weighted_words(paths, settings["weights"], settings["max_words"])
     required = required_characters(paths, settings["language_coverage"])
     model = train_words(
-        words.words, words.counts, size=settings["size"], byte_fallback=settings["byte_fallback"], character_coverage=settings["coverage"],
+        words, size=settings["size"], byte_fallback=settings["byte_fallback"], character_coverage=settings["coverage"],
         required_chars=required, split_digits=settings["split_digits"],
     )  # fmt: skip
     task.counts.update({"pruned_words": words.pruned_words, "pruned_millionths": words.pruned_millionths})
     with task.file(MODEL_FILE) as path:
         path.write_bytes(model)
-    found, counted = measured(paths, Tokenizer(model), settings["weights"])
-    for lang, count in counted.items():
-        task.ledger.keep(lang, count)
-    with task.file("card.json") as path:
-        path.write_bytes(canonical(found))
+
+
+def measure_partition(task: Task) -> None:
+    """Worker: what the vocabulary does to the words of one partition, by language."""
+    shard = Shard(**task.argument["shard"])
+    tokenizer = Tokenizer(task.storage.local(task.given["path"], task.given["sha256"]).read_bytes())
+    with task.table("measured", MEASURED) as table:
+        table.batch(measure(task.storage.local(shard.path, shard.sha256), tokenizer))
 
 
 def _evidence(card: Mapping[str, Any], output: Output) -> None:

@@ -7,7 +7,7 @@ turn. Each part says what it measures: `contest` (gopher, minhash), `precision`,
 
     gopher_ratio_whitespace   the peer's time over ours, apart from start-up: Gopher's rules, words between white space on both sides, --size-mb of text
     gopher_ratio_own          the same with each side's own word splitting, --own-mb of text
-    minhash_ratio_whitespace, minhash_ratio_own     the same for MinHash signatures and clustering
+    minhash_ratio_whitespace, minhash_ratio_own     the same for MinHash signatures and clustering: documents are read, signed and clustered, on neither side cleaned
     minhash_precision, minhash_recall               of our clusters, against the true Jaccard similarity of all pairs, on --own-mb of text
     scale_exponent            slope of log time over log size at 1, 4, 16 times --scale-mb; 1 is straight
     skew_speedup              speed-up from one worker to two where one file holds half of all bytes, as a share of that of two bare processes
@@ -64,7 +64,7 @@ def main() -> None:
     results: dict[str, float | None] = dict.fromkeys(KEYS)
     work: Path = given.work.resolve()
     work.mkdir(parents=True, exist_ok=True)
-    tiny = corpus_text.write(given.data, work / "tiny", 18_000, files=2)
+    tiny = corpus_text.smallest(given.data, work / "tiny")
     corpora: dict[float, corpus_text.Corpus] = {}
 
     def corpus(size_mb: float) -> corpus_text.Corpus:
@@ -120,7 +120,8 @@ def main() -> None:
         print(f"  [{part}: {time.monotonic() - started_at_s:.0f} s]", flush=True)
     for made in corpora.values():
         shutil.rmtree(made.folder)
-    shutil.rmtree(work / "ours", ignore_errors=True)
+    for name in ("ours", "start-up"):
+        shutil.rmtree(work / name, ignore_errors=True)
     print(json.dumps({name: round(value, 4) if value is not None and math.isfinite(value) else None for name, value in results.items()}))
 
 

@@ -196,6 +196,21 @@ class Generator:
         return documents
 
 
+def smallest(data: Path, folder: Path) -> Corpus:
+    """Two files of three documents each, an exact and a near copy among them, so that whatever looks at copies finds one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = Generator(data)
+    drawn = [generator.document(number) for number in range(4)]
+    lang, text = max(drawn, key=lambda each: len(each[1]))
+    near = lang, generator.edited(generator.pool_of(lang), text, len(drawn))
+    documents = [*drawn, (lang, text), near]
+    encode = json.JSONEncoder(ensure_ascii=False).encode
+    lines = [encode({"id": f"{n:08d}", "lang": lang, "text": text}).encode() + b"\n" for n, (lang, text) in enumerate(documents)]
+    for part in range(2):
+        (folder / f"part-{part:04d}.jsonl").write_bytes(b"".join(lines[part::2]))
+    return Corpus(folder, len(lines), sum(map(len, lines)), 2, tuple(generator.languages))
+
+
 def _write(data: str, seed: int, path: str, first: int, last: int) -> int:
     size = 0
     with Path(path).open("wb", buffering=1 << 20) as sink:

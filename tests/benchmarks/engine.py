@@ -1,6 +1,7 @@
 """Our side of the benchmarks: the command line on a pipeline file, as a user would run it, and what came out.
 
-ingest (JSON lines) -> clean (measures) -> dedup (rules, or near-duplicates) -> kept (JSON lines, zstd)
+Gopher's rules    ingest (JSON lines) -> clean (measures) -> dedup (rules) -> kept (JSON lines, zstd)
+near-duplicates   ingest (JSON lines) -> dedup (signatures, clusters)             nothing is measured by which nothing is judged
 """
 
 from __future__ import annotations
@@ -40,14 +41,22 @@ def settings(
     storage: Path,
     dedup: Mapping[str, Any],
     *,
-    clean: Mapping[str, Any],
+    clean: Mapping[str, Any] | None,
     own: bool,
     kept: bool,
+    card: bool,
     workers: int,
 ) -> dict[str, Any]:
-    """A pipeline over JSON lines. Without `own` no document has a language, so that words are what stands between white space in all of them."""
+    """A pipeline over JSON lines. Without `own` no document has a language, so that words are what stands between white space in all of them.
+
+    Without `clean` documents are compared as they were read.
+    """
     source = {"kind": "jsonl", "path": pattern, "url_field": "id"} | ({"lang_field": "lang"} if own else {})
-    stages: dict[str, Any] = {"ingest": {"sources": [source]}, "clean": dict(clean), "dedup": dict(dedup), **dict.fromkeys(OFF)}
+    stages: dict[str, Any] = {"ingest": {"sources": [source]}, "clean": clean, "dedup": dict(dedup), **dict.fromkeys(OFF)}
+    if clean is None:
+        stages["dedup"]["inputs"] = {"documents": "ingest"}
+    if not card:
+        stages["card"] = None
     if kept:
         stages["kept"] = {}
     return {"name": "benchmark", "languages": list(languages), "storage": str(storage), "stages": stages, "cluster": {"workers": workers}}
@@ -68,10 +77,15 @@ def fresh(storage: Path) -> Path:
     return storage
 
 
+def _instances(storage: Path) -> dict[str, Any]:
+    """What is known of the stages of the one pipeline in a storage root."""
+    found: dict[str, Any] = json.loads((storage / "pipelines" / "benchmark" / "state.json").read_text())["instances"]
+    return found
+
+
 def manifest(storage: Path, stage: str) -> dict[str, Any]:
-    """The manifest of a stage of the one pipeline in a storage root."""
-    state = json.loads((storage / "pipelines" / "benchmark" / "state.json").read_text())
-    found: dict[str, Any] = json.loads((storage / state["instances"][stage]["manifest"]).read_text())
+    """The manifest of a stage."""
+    found: dict[str, Any] = json.loads((storage / _instances(storage)[stage]["manifest"]).read_text())
     return found
 
 
@@ -80,12 +94,17 @@ def shards(storage: Path, stage: str, slot: str) -> list[Path]:
     return [storage / shard["path"] for shard in manifest(storage, stage)["content"]["outputs"][slot]["shards"]]
 
 
+def texts(storage: Path) -> list[Path]:
+    """Paths of the shards that dedup compared."""
+    return shards(storage, "clean" if "clean" in _instances(storage) else "ingest", "documents")
+
+
 def decisions(storage: Path) -> dict[str, tuple[str, str, str]]:
     """For each document, by the id of its record: reason ("" if it is kept), its id in the engine, its cluster."""
     from pipeline.tables import read_table
 
     found: dict[str, tuple[str, str, str]] = {}
-    for text, made in zip(shards(storage, "clean", "documents"), shards(storage, "dedup", "decisions"), strict=True):
+    for text, made in zip(texts(storage), shards(storage, "dedup", "decisions"), strict=True):
         rows = read_table(made, ("reason", "id", "cluster"))
         columns = [rows["reason"].to_pylist(), rows["id"].to_pylist(), rows["cluster"].to_pylist()]
         for name, reason, own, cluster in zip(read_table(text, ("url",))["url"].to_pylist(), *columns, strict=True):

@@ -1,4 +1,4 @@
-"""A command run to its end: its time, and the peak memory of its process tree (proportional set size, PSS)."""
+"""A command run to its end: its time, the peak memory of its process tree (proportional set size, PSS), and the processor time of its workers."""
 
 from __future__ import annotations
 
@@ -19,19 +19,34 @@ WAIT_S = 3 * 3600
 
 @dataclass(frozen=True)
 class Cost:
-    """What a command took. `worker_bytes` is the peak PSS of the largest process below the command itself."""
+    """What a command took. `worker_bytes` is the peak PSS of the largest process below the command itself.
+
+    `cpu_seconds` are of the command's own process and of its workers, not of a cluster's daemons, as last seen alive: each may have worked up to EVERY_S more. They tell
+    a slow program from a busy machine.
+    """
 
     seconds: float
     peak_bytes: int
     worker_bytes: int
+    cpu_seconds: float
     output: str
 
 
-def _largest_worker(root: psutil.Process, title: str) -> int:
+Processors = dict[tuple[int, float], float]
+"""Processor time by process: its number and when it began."""
+
+
+def _note_cpu(process: psutil.Process, seen: Processors) -> None:
+    times = process.cpu_times()
+    seen[process.pid, process.create_time()] = times.user + times.system
+
+
+def _largest_worker(root: psutil.Process, title: str, seen: Processors) -> int:
     largest = 0
     for process in root.children(recursive=True):
         try:
             if title in " ".join(process.cmdline()):
+                _note_cpu(process, seen)
                 largest = max(largest, int(process.memory_full_info().pss))
         except psutil.Error:
             continue
@@ -46,6 +61,7 @@ def run(command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Pa
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     peaks = {"tree": 0, "worker": 0}
+    cpu: Processors = {}
     stop = threading.Event()
     with log.open("wb") as sink:
         started_at_s = time.monotonic()
@@ -55,8 +71,9 @@ def run(command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Pa
             while not stop.is_set():
                 try:
                     root = psutil.Process(child.pid)
+                    _note_cpu(root, cpu)
                     peaks["tree"] = max(peaks["tree"], tree_pss_bytes(root))
-                    peaks["worker"] = max(peaks["worker"], _largest_worker(root, worker_title))
+                    peaks["worker"] = max(peaks["worker"], _largest_worker(root, worker_title, cpu))
                 except psutil.Error:
                     return
                 stop.wait(EVERY_S)
@@ -75,4 +92,4 @@ def run(command: Sequence[str], *, env: Mapping[str, str], folder: Path, log: Pa
     output = log.read_text(encoding="utf-8", errors="replace")
     if status:
         raise RuntimeError(f"{' '.join(command[:4])} … exited with {status}; see {log}:\n{output[-2000:]}")
-    return Cost(seconds, peaks["tree"], peaks["worker"], output)
+    return Cost(seconds, peaks["tree"], peaks["worker"], sum(cpu.values()), output)

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.tables import read_table, utf8
-from pipeline.text import minhash
+from pipeline.text import minhash, shingles
 from tests.benchmarks import engine
 
 BOUND = 7_000
@@ -26,14 +26,14 @@ COMMON = 2_000
 def measure(storage: Path) -> tuple[float, float, str]:
     """Precision, recall and a line that says what was counted, for the last run in a storage root."""
     texts: dict[str, str] = {}
-    for shard in engine.shards(storage, "clean", "documents"):
+    for shard in engine.texts(storage):
         table = read_table(shard, ("url", "text"))
         texts.update(zip(table["url"].to_pylist(), table["text"].to_pylist(), strict=True))
     first: dict[str, str] = {}
     for name, text in sorted(texts.items()):
         first.setdefault(text, name)
     names = sorted(first.values())
-    values, starts = minhash.distinct_shingles(*utf8(pa.array([texts[name] for name in names], pa.large_string())))
+    values, starts = shingles.distinct_shingles(*utf8(pa.array([texts[name] for name in names], pa.large_string())))
     pairs = _sharing(values, starts)
     likeness = minhash.jaccard(values, starts, pairs)
     true = _pairs_of(minhash.components(len(names), pairs[likeness >= BOUND]).tolist())

@@ -23,7 +23,7 @@ def measure(arena: Arena, data: Path, base: int, plot: Path) -> float:
     for times in (1, 4, 16):
         files = max(2, 2 * round(base * times / FILE_BYTES / 2))
         corpus = corpus_text.write(data, arena.work / "scale", base * times, files=files, processes=arena.workers)
-        side = arena.ours("scale", corpus, {}, own=True, clean={})
+        side = arena.ours("scale", corpus, {}, own=True, clean={}, card=True)
         points.append((corpus.bytes, side))
         first_size, first = points[0]
         print(

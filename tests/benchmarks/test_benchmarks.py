@@ -4,9 +4,13 @@ import json
 import math
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
-from tests.benchmarks import corpus, corpus_text, scale
+from pipeline.tables import utf8
+from pipeline.text import minhash
+from tests.benchmarks import contest, corpus, corpus_text, scale
+from tests.benchmarks.measured import Cost
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +62,34 @@ def test_the_slope_of_a_straight_line_is_one() -> None:
 
 def test_the_head_of_the_benchmark_lists_every_key() -> None:
     assert all(key in str(corpus.__doc__) for key in corpus.KEYS)
+
+
+def test_the_smallest_corpus_holds_an_exact_and_a_near_copy(data: Path, tmp_path: Path) -> None:
+    made = corpus_text.smallest(data, tmp_path)
+    read = [json.loads(line) for path in sorted(tmp_path.glob("*.jsonl")) for line in path.read_bytes().splitlines()]
+    assert (len(read), made.documents, made.files) == (6, 6, 2) and sum(path.stat().st_size for path in tmp_path.iterdir()) == made.bytes
+    different = sorted({row["text"] for row in read})
+    assert len(different) == 5
+    bands, _ = minhash.band_hashes(*utf8(pa.array(different, pa.large_string())))
+    alike = [(a, b) for a in range(5) for b in range(a) if (bands[a] == bands[b]).any()]
+    assert len(alike) == 1
+
+
+def _cost(seconds: float) -> Cost:
+    return Cost(seconds, 0, 0, seconds, "")
+
+
+@pytest.mark.parametrize(
+    ("startups", "runs", "apart"),
+    [
+        ([10.0, 10.1], [40.0], 30.0),  # long: once
+        ([10.0, 12.0, 9.0, 9.1], [50.0], 41.0),
+        ([10.0, 10.1, 8.0, 8.1], [39.0, 20.0, 30.0, 20.1], 12.0),
+        ([10.0] * 6, [39.0, 30.0, 28.0, 26.0, 24.0, 22.0], 12.0),
+    ],
+)
+def test_start_ups_and_short_runs_are_repeated_in_turn_until_two_agree(startups: list[float], runs: list[float], apart: float) -> None:
+    given = iter(startups), iter(runs)
+    found = contest.side("x", [], *(lambda times=times: _cost(next(times)) for times in given))  # type: ignore[misc]
+    assert found.seconds == found.cpu_seconds == apart
+    assert [next(times, None) for times in given] == [None, None]

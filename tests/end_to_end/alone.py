@@ -168,15 +168,15 @@ def _load_kernels() -> None:
     import pyarrow as pa
 
     from pipeline.tables import utf8
-    from pipeline.text import minhash
+    from pipeline.text import line_hashes, minhash, ngrams, shingles
     from pipeline.text.measures import Measurer
 
     texts = utf8(pa.array(["one two three four five six seven eight", "one"], pa.large_string()))
     Measurer({}).measure(*texts, ["en", "en"])
-    minhash.line_hashes(*texts, 5)
+    line_hashes.line_hashes(*texts, 5)
     minhash.band_hashes(*texts)
-    minhash.distinct_shingles(*texts)
-    minhash.shares_ngram(*texts, *minhash.ngram_hashes(*texts, 3))
+    shingles.distinct_shingles(*texts)
+    ngrams.shares_ngram(*texts, *ngrams.ngram_hashes(*texts, 3))
     minhash.components(2, np.array([[0, 1]]))
 
 

@@ -32,7 +32,7 @@ REST_OFF = dict.fromkeys(("examples", "encode", "pack", "pretrain", "export", "f
 
 def _project(folder: Path, *, languages: tuple[str, ...] = ("en", "de"), **overrides: Any) -> Path:
     """A pipeline up to the vocabulary over plain text in two languages."""
-    stages = {"ingest": ONE_SOURCE, **REST_OFF, **overrides.pop("stages", {})}
+    stages = {"ingest": ONE_SOURCE, **REST_OFF, "vocabulary": {"size": 500, "partitions": 2}, **overrides.pop("stages", {})}
     return tiny.make(folder, **{"languages": list(languages), "stages": stages, **overrides})
 
 

@@ -23,7 +23,7 @@ from pipeline.model.export import export_huggingface as export_model
 from pipeline.model.masked_lm import MaskedLM
 from pipeline.model.sizes import named_size
 from pipeline.storage import Storage
-from pipeline.text import languages, tokenizer
+from pipeline.text import languages, tokenizer, tokenizer_export
 from pipeline.text.normalise import normalise
 from pipeline.text.words import split_words
 from tests.end_to_end import tiny
@@ -178,7 +178,7 @@ def test_a_process_without_this_program_gives_sentencepieces_ids_and_our_logits(
         for parameter in module.parameters():
             parameter.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())))
     export_model(module, tmp_path / "model")
-    tokenizer.export_huggingface(model, tmp_path / "model", LENGTH)
+    tokenizer_export.export_huggingface(model, tmp_path / "model", LENGTH)
     _compare(tmp_path / "model", model, module, [line for _, line in lines], tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""The README's "Add a cleaning rule" and "Add a stage", done to a copy of the program word for word, and the pipeline run with them.
+"""The README's "Add a cleaning rule", "Add a source" and "Add a stage", done to a copy of the program word for word, and the pipeline run with them.
 
 A fenced block says in its first line what it is: `# path` a new file, `# NAME in path` a line of that registry, `# pipeline.yaml` settings to merge in.
 """
@@ -17,7 +17,8 @@ import pytest
 from pipeline import document
 from tests.end_to_end import tiny
 
-HEADINGS = ("Add a cleaning rule", "Add a stage")
+HEADINGS = ("Add a cleaning rule", "Add a source", "Add a stage")
+MESSAGES = "greeting\tGood day to you.\nparting\tUntil we meet again.\nno tab\n"
 _BLOCK = re.compile(r"^```(\w+)\n# (.+?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -58,12 +59,12 @@ def _follow(heading: str, program: Path, settings: dict[str, Any], scratch: Path
 
 @pytest.fixture(scope="module")
 def extended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subprocess.CompletedProcess[str]]:
-    """A copy of the program with both additions, a project's file, and how its run to `clean` ended."""
+    """A copy of the program with all additions, a project's file, and how its run to `clean` ended."""
     folder = tmp_path_factory.mktemp("extended")
     program = folder / "program"
     for package in ("pipeline", "stages"):
         shutil.copytree(tiny.ROOT / package, program / package, ignore=shutil.ignore_patterns("__pycache__"))
-    settings = tiny.settings()
+    settings = {**tiny.settings(), "quarantine": {"max_share": 1}}
     for heading in HEADINGS:
         settings, steps = _follow(heading, program, settings, folder)
         assert sorted(steps) == ["file", "line", "settings"], f"{heading} is one new file, one registry line, and its use"
@@ -71,6 +72,8 @@ def extended(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, subp
     file.write_text(json.dumps(settings, ensure_ascii=False))
     english = folder / "project" / "text" / "en.txt"
     english.write_text(english.read_text().replace("father", "“father”").replace("letters", "‘letters’"))
+    (folder / "project" / "messages").mkdir()
+    (folder / "project" / "messages" / "en.tsv").write_text(MESSAGES)
     (folder / "home").mkdir()
     done = tiny.run(file, "--until", "clean", env={"PYTHONPATH": str(program), "HOME": str(folder / "home")})
     assert done.returncode == 0, done.stdout + done.stderr
@@ -88,6 +91,18 @@ def test_the_new_rule_changes_the_text_and_is_counted(extended: tuple[Path, Path
     assert not any(mark in text for text in texts for mark in "“”‘’")
 
 
+def test_the_new_source_gives_its_documents_and_quarantines_what_is_none(extended: tuple[Path, Path, Any]) -> None:
+    from pipeline.tables import rows
+
+    _, file, _ = extended
+    made = tiny.manifests(file.parent / "storage")["ingest"]["content"]
+    found = [row for shard in made["outputs"]["documents"]["shards"] for row in rows(file.parent / "storage" / shard["path"])]
+    assert {(row["group"], row["text"], row["offset"]) for row in found if row["source"] == "en.tsv"} == {
+        ("greeting", "Good day to you.", 0), ("parting", "Until we meet again.", 26),
+    }  # fmt: skip
+    assert made["ledgers"]["documents"]["languages"]["en"]["quarantined"] == {"too_few_columns": 1}
+
+
 def test_the_new_stage_runs_by_units_keeps_its_ledger_and_feeds_the_next(extended: tuple[Path, Path, Any]) -> None:
     _, file, done = extended
     assert re.search(r"^thin +ran ", done.stdout, re.MULTILINE)
@@ -95,9 +110,10 @@ def test_the_new_stage_runs_by_units_keeps_its_ledger_and_feeds_the_next(extende
     thin = made["thin"]["content"]["ledgers"]["documents"]["languages"]
     clean = made["clean"]["content"]["ledgers"]["documents"]["languages"]
     for lang in tiny.WORDS:
-        assert thin[lang]["in"] == tiny.DOCUMENTS
+        given = tiny.DOCUMENTS + 2 * (lang == "en")  # the new source has two
+        assert thin[lang]["in"] == given
         assert 10 < thin[lang]["kept"] < 50  # of 60, each with probability 1/2
-        assert thin[lang]["dropped"] == {"not_drawn": tiny.DOCUMENTS - thin[lang]["kept"]}
+        assert thin[lang]["dropped"] == {"not_drawn": given - thin[lang]["kept"]}
         assert clean[lang]["in"] == thin[lang]["kept"]
     assert len(list((file.parent / "storage" / "units" / "thin" / "thin").rglob("*.json"))) == len(made["thin"]["record"]["units"])
 

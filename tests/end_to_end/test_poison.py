@@ -132,8 +132,8 @@ def decisions(folder: Path, text: str, made: str) -> dict[bytes, Row]:
 @pytest.mark.parametrize(
     ("text", "made", "ledger", "poison"),
     [
-        ("documents", "decisions", "documents", Poison("dedup.hash", "pipeline.text.minhash.line_hashes")),
-        ("bitext", "pair_decisions", "pairs", Poison("dedup.pair_judge", "pipeline.text.minhash.shares_ngram")),
+        ("documents", "decisions", "documents", Poison("dedup.hash", "pipeline.text.line_hashes.line_hashes")),
+        ("bitext", "pair_decisions", "pairs", Poison("dedup.pair_judge", "pipeline.text.ngrams.shares_ngram")),
     ],
     ids=["documents", "pairs"],
 )
@@ -155,7 +155,7 @@ def test_what_kills_dedup_is_decided_to_be_poison_and_all_other_decisions_are_th
 @pytest.mark.fault("I8")
 def test_a_document_that_kills_the_search_for_near_copies_is_found_and_compared_with_none(tmp_path: Path, whole: Path, cli: Cli) -> None:
     file = again(tmp_path / "p", whole, "dedup")
-    poison = Poison("dedup.shingles", "pipeline.text.minhash.distinct_shingles", mark=repeats.MARK_OF_COPY)
+    poison = Poison("dedup.shingles", "pipeline.text.shingles.distinct_shingles", mark=repeats.MARK_OF_COPY)
     named = refused_then_borne(cli, file, poison)
     (culprit,) = [row for row in rows_of(whole, "clean", "documents") if repeats.MARK_OF_COPY in row["text"]]
     assert named.startswith(f"id {culprit['id'].hex()}, ")

@@ -138,7 +138,7 @@ def test_a_changed_setting_reruns_its_stage_and_what_hangs_on_it_as_plan_had_sai
     }  # fmt: skip
     assert plan["vocabulary"]["reasons"] == ["settings.size: 700 → 720"]
     assert plan["encode"]["reasons"] == ["vocabulary from vocabulary, which runs"]
-    assert plan["pack"]["reasons"] == ["tokens from encode, which may change"]
+    assert plan["pack"]["reasons"] == ["tokens from encode, which may change", "pair_tokens from encode, which may change"]
     assert "vocabulary    will run    settings.size: 700 → 720" in cli("plan", project, override).out
 
     before = tiny.exact_digests(project.parent / "storage")

@@ -61,6 +61,13 @@ def test_any_strings_are_taken_and_a_text_s_answer_does_not_depend_on_its_batch(
     assert [bayes.classify([text]) for text in texts] == [([a], [b]) for a, b in zip(labels, probabilities, strict=True)]
 
 
+def test_texts_of_any_length_walk_beside_one_another_and_in_blocks() -> None:
+    texts = [TEXTS[number % 3] * (number * 7 % 40) for number in range(60)] + ["long " * 80_000]
+    assert sum(map(len, texts)) > bayes._BLOCK
+    labels, probabilities = bayes.classify(texts)
+    assert [bayes.classify([text]) for text in texts] == [([a], [b]) for a, b in zip(labels, probabilities, strict=True)]
+
+
 def test_a_choice_among_few_is_the_library_s_too(library: Any) -> None:
     library.set_languages(["no", "nn", "da"])
     try:

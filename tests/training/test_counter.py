@@ -93,6 +93,24 @@ def test_every_bit_is_set_half_the_time_and_flips_with_every_bit_of_the_counter(
         assert np.abs(shares(words ^ bits(42, 0, counters ^ np.uint64(1 << bit))) - 0.5).max() < tolerance
 
 
+@given(size=st.integers(1, MAX_SIZE), key=st.integers(0, 2**64 - 1), data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_permute_is_the_network_written_out(size: int, key: int, data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, size - 1))
+    left_size = math.isqrt(size - 1) + 1
+    right_size = -(-size // left_size)
+    value = size
+    first = True
+    while first or value >= size:
+        left, right = divmod(index if first else value, right_size)
+        first = False
+        for number in range(0, 16, 2):
+            left = (left + int(bits(key, number, right)) % left_size) % left_size
+            right = (right + int(bits(key, number + 1, left)) % right_size) % right_size
+        value = left * right_size + right
+    assert permute(np.array([index]), size, key).tolist() == [value]
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 63, 64, 65, 255, 256, 257, 1000, 4095, 65_535, 65_536, 65_537])
 def test_permute_hits_every_index_once(size: int) -> None:
     for key in (0, 1, 2**64 - 1):

@@ -21,12 +21,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.text.packing import EOS, UNK
-from pipeline.training.counter import bits, derive
+from pipeline.text.packing import UNK
+from pipeline.training.counter import derive
+from pipeline.training.kernels import hide
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
-Bool = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.integer]
 
 DEFAULT_RATE = 150_000
@@ -37,7 +37,6 @@ HELD_OUT_SEED = 20_190_122
 
 _MILLION = 1_000_000
 _FIRST_ORDINARY = UNK + 1
-_CHOICE, _ACTION, _REPLACEMENT = 0, 1, 2  # streams of one key
 _TENTHS_MASKED, _TENTHS_CHANGED = 8, 9  # of ten equal parts: 0–7 `<mask>`, 8 a random id, 9 kept
 
 
@@ -130,36 +129,11 @@ def _mask(
     num_ordinary = vocab_size - 1 - _FIRST_ORDINARY
     if num_ordinary < 1:
         raise ValueError(f"mask: a vocabulary of {vocab_size} has no ordinary id; it needs 4 special ids, `<mask>` and at least one more")
-    num_rows, length = ids_BT.shape
-    places_T = np.arange(length, dtype=np.int64)
-    maskable_BT: Bool = (ids_BT > EOS) & (places_T < np.asarray(lengths_B)[:, None])
-    count_B = masked_count(maskable_BT.sum(axis=1), 0, rate_millionths=rate_millionths)
-    per_row = int(masked_count(max(length, 2), 2, rate_millionths=rate_millionths))
-
+    per_row = int(masked_count(max(ids_BT.shape[1], 2), 2, rate_millionths=rate_millionths))
     # The mixer is a bijection, so no two places of a row have the same hash and the count-th smallest parts them exactly.
-    hash_BT = bits(key, _CHOICE, np.asarray(sample_index_B)[:, None], places_T)
-    sorted_BT = np.sort(np.where(maskable_BT, hash_BT, np.uint64((1 << 64) - 1)), axis=1)
-    threshold_B = np.take_along_axis(sorted_BT, np.maximum(count_B - 1, 0)[:, None], axis=1)
-    chosen_BT = maskable_BT & (hash_BT <= threshold_B)  # a row with nothing to choose has no maskable place
-    row_K, place_K = np.nonzero(chosen_BT)
-
-    sample_K = np.asarray(sample_index_B)[row_K]
-    tenth_K = bits(key, _ACTION, sample_K, place_K) % np.uint64(10)
-    random_K = _FIRST_ORDINARY + (bits(key, _REPLACEMENT, sample_K, place_K) % np.uint64(num_ordinary)).astype(np.int64)
-    true_K = ids_BT[row_K, place_K].astype(np.int64)
-    seen_K = np.where(tenth_K < tenths_masked, vocab_size - 1, np.where(tenth_K < tenths_changed, random_K, true_K))
-
-    input_ids_BT = ids_BT.astype(np.int64)
-    input_ids_BT[row_K, place_K] = seen_K
-    rank_K = np.arange(len(row_K)) - (np.cumsum(count_B) - count_B)[row_K]
-    slot_K = row_K * per_row + rank_K
-    masked_index_M = np.zeros(num_rows * per_row, dtype=np.int64)
-    labels_M = np.zeros_like(masked_index_M)
-    weights_M = np.zeros(num_rows * per_row, dtype=np.float32)
-    masked_index_M[slot_K] = row_K * length + place_K
-    labels_M[slot_K] = true_K
-    weights_M[slot_K] = 1.0
-    return Masked(input_ids_BT, masked_index_M, labels_M, weights_M)
+    samples_B, own_B = np.asarray(sample_index_B).astype(np.uint64), np.asarray(lengths_B, np.int64)
+    ids = np.ascontiguousarray(ids_BT, np.int64)
+    return Masked(*hide(ids, own_B, samples_B, np.uint64(key), rate_millionths, per_row, tenths_masked, tenths_changed, vocab_size))
 
 
 def _check_rate(rate_millionths: int) -> None:

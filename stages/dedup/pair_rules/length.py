@@ -1,4 +1,7 @@
-"""length: a side with too few or too many words or characters; words are counted a line, so that an aligned paragraph of many lines is no long sentence."""
+"""length: a side with too few or too many words or characters; words are counted a line, so that an aligned paragraph of many lines is no long sentence.
+
+Unit: words a line, code points a side. Source: OpusFilter's length filter (Aulamo et al. 2020). Direction: both ends are worse.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,7 @@
 """numerals: the digits of the two sides do not match (see `pipeline.text.numerals`), where there are enough of them to tell.
 
+Unit: the share of non-zero digits that both sides hold, in 1/10,000. Source: OpusFilter's filter of non-zero numerals (Aulamo et al. 2020). Direction: less is worse.
+
 Of true pairs with English 0.24% break the defaults, mostly where a translator converted miles or inches.
 """
 

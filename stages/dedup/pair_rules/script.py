@@ -1,4 +1,7 @@
-"""script: too few of a side's letters are in the script of its language; a language whose script is not known is not judged."""
+"""script: too few of a side's letters are in the script of its language; a language whose script is not known is not judged.
+
+Unit: letters in the script, in 1/10,000 of a side's letters. Source: OpusFilter's character score (Aulamo et al. 2020). Direction: less is worse.
+"""
 
 from __future__ import annotations
 

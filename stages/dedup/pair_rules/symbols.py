@@ -1,4 +1,7 @@
-"""symbols: a side has hardly any letters among what is visible."""
+"""symbols: a side has hardly any letters among what is visible.
+
+Unit: letters and combining marks, in 1/10,000 of a side's visible characters. Source: OpusFilter's alphabet ratio (Aulamo et al. 2020). Direction: less is worse.
+"""
 
 from __future__ import annotations
 

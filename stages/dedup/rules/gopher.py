@@ -1,4 +1,7 @@
-"""gopher: quality by counts of words and lines. Source: Gopher (Rae et al. 2021, appendix A.1.1). Direction and unit of each bound stand in `GopherRule`.
+"""gopher: quality by counts of words and lines.
+
+Unit: words of the document, and shares in 1/10,000 of its words or lines. Source: Gopher (Rae et al. 2021, appendix A.1.1). Direction: `min_` bounds drop what has less, `max_` bounds what has
+more; see `GopherRule`.
 
 The mean length of words says nothing where words are estimated, so in scripts without spaces it is not judged; stop words are judged where `clean` has a list.
 """

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, Literal
 
 from pydantic import Field
@@ -25,7 +26,7 @@ from pydantic import Field
 from pipeline.config import NonEmpty
 from pipeline.errors import ConfigError
 from stages.ingest.enumerators import without_enumerator, without_heading
-from stages.ingest.records import Damaged, Record, Slice, SourceFile
+from stages.ingest.records import Damaged, Pending, Record, Slice, SourceFile
 from stages.ingest.sources.base import OpenRaw, SourceConfig, chunks_of, stated_languages
 from stages.ingest.streams import decode, whole
 
@@ -70,7 +71,7 @@ def slices(file: SourceFile, config: Config, max_bytes: int) -> list[Slice]:
     return [Slice()]
 
 
-def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> Iterator[Record | Damaged]:
+def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> Iterator[Pending | Damaged]:
     """The documents of the file.
 
     Raises:
@@ -92,25 +93,23 @@ def read(open_raw: OpenRaw, file: SourceFile, part: Slice, config: Config) -> It
         return
     documents = [root] if config.document == "file" else _outermost(root, config.document, "document")
     for ordinal, node in enumerate(documents):
-        headings = [_text_of(heading) for heading in node.css(", ".join(_HEADINGS))] if config.strip_enumerators else []
-        for selector in config.drop:
-            for dropped in _outermost(node, selector, "drop"):
-                if dropped.mem_id != node.mem_id:
-                    dropped.decompose()
-        for line_break in node.css("br"):
-            line_break.replace_with("\n")
-        paragraphs = [_text_of(paragraph) for paragraph in _outermost(node, config.paragraphs, "paragraphs")]
-        if config.strip_enumerators:
-            paragraphs = [without_enumerator(without_heading(paragraph, headings)) for paragraph in paragraphs]
-        yield Record(
-            0,
-            ordinal,
-            "\n".join(filter(None, paragraphs)),
-            _attribute_around(node, config.lang_attribute) or config.lang or file.lang,
-            (node.attributes.get(config.group_attribute) or None) if config.group_attribute else None,
-            None,
-            config.licence,
-        )
+        lang = _attribute_around(node, config.lang_attribute) or config.lang or file.lang
+        yield Pending(0, lang, partial(_document, node, ordinal, lang, config))
+
+
+def _document(node: Any, ordinal: int, lang: str | None, config: Config) -> Record:
+    headings = [_text_of(heading) for heading in node.css(", ".join(_HEADINGS))] if config.strip_enumerators else []
+    for selector in config.drop:
+        for dropped in _outermost(node, selector, "drop"):
+            if dropped.mem_id != node.mem_id:
+                dropped.decompose()
+    for line_break in node.css("br"):
+        line_break.replace_with("\n")
+    paragraphs = [_text_of(paragraph) for paragraph in _outermost(node, config.paragraphs, "paragraphs")]
+    if config.strip_enumerators:
+        paragraphs = [without_enumerator(without_heading(paragraph, headings)) for paragraph in paragraphs]
+    group = (node.attributes.get(config.group_attribute) or None) if config.group_attribute else None
+    return Record(0, ordinal, "\n".join(filter(None, paragraphs)), lang, group, None, config.licence)
 
 
 def _text_of(node: Any) -> str:

@@ -1,4 +1,4 @@
-"""JSON lines: one object a line, its fields named in the configuration.
+"""JSON lines: one object a line, a document each, its fields named in the configuration.
 
     {"text": "Good day.", "lang": "en", "meta": {...}}   ->   Record(offset, 0, "Good day.", "en")
 

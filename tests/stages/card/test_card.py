@@ -22,6 +22,7 @@ SYLLABLES = {
     "th": ["นก", "ปลา", "ภูเขา", "แม่น้ำ"],
 }
 SHARED = "This one line stands in two documents of several lines."
+TWIN = {"lang": "en", "text": "This document stands in two files that are equal byte by byte.", "licence": "CC0"}
 OFF = dict.fromkeys(("heldout", "examples", "vocabulary", "encode", "pack", "pretrain", "export", "finetune", "evaluate", "report"))
 
 
@@ -51,7 +52,8 @@ def records() -> list[dict[str, Any]]:
     found += [{"lang": "en", "text": "  ", "fate": "empty"}, {"lang": "fr", "text": "Bonjour à tous.", "fate": "language_not_wanted"}]
     found.append({"lang": "tlh-x", "text": "nuqneH", "fate": "unknown_language"})
     draw.shuffle(found)
-    return found
+    # A file that lies there under two names: its documents have equal ids, and one of them goes.
+    return [*found, {**TWIN, "fate": ""}, {**TWIN, "fate": "duplicate"}]
 
 
 PAIRS = [
@@ -66,6 +68,8 @@ PAIRS = [
 def write(folder: Path) -> Path:
     (folder / "text").mkdir(parents=True)
     lines = [json.dumps({key: value for key, value in record.items() if key != "fate"}, ensure_ascii=False) for record in records()]
+    for name in ("equal-1", "equal-2"):
+        (folder / "text" / f"{name}.jsonl").write_text(lines.pop() + "\n")
     for number, at in enumerate(range(0, len(lines), 40)):
         (folder / "text" / f"{number}.jsonl").write_text("\n".join([*lines[at : at + 40], *(['{"text": '] if number == 0 else [])]) + "\n")
     (folder / "de-en.tsv").write_text("".join(f"{a}\t{b}\n" for a, b, _ in PAIRS))

@@ -6,14 +6,24 @@ import random
 from collections import Counter
 from hashlib import blake2b
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.corpus import pair_up
+from pipeline.errors import LedgerError
+from pipeline.task import NONE_APART, Task
+from stages.card import books
+from stages.card.assemble import Parts, corpus
+from stages.card.books import Page
+from stages.card.counting import decided_documents
 from stages.card.samples import Bounds, Sample, Samples, choose, keyed, rows_of
 from stages.card.tally import LENGTH_EDGES, Keys, Tally, buckets
+from stages.card.work import _agree_reasons
+from tests.stages.dedup.inside import Stage
 
 
 def drawn(seed: int, rows: int) -> list[tuple[str, int]]:
@@ -95,3 +105,27 @@ def test_the_hash_of_samples_does_not_follow_the_order_of_ids() -> None:
     found = sorted(candidates(5, 300), key=lambda sample: sample["id"])
     order = np.argsort([sample["hash"] for sample in found])
     assert abs(np.corrcoef(order, np.arange(300))[0, 1]) < 0.2
+
+
+# ---------------------------------------------------------------- decisions
+
+
+def test_what_could_not_be_judged_is_quarantined_and_not_dropped(tmp_path: Path) -> None:
+    stage = Stage(tmp_path)
+    texts = ["One sentence of a few words.", "Another sentence of a few words.", "This one kills its worker, say.", "short"]
+    shard = stage.shard([{"name": str(number), "text": text} for number, text in enumerate(texts)])
+    found = stage.run([shard], poison={"hash": frozenset({2})})
+    ledger = found.summary.ledgers["documents"]
+    (pairing,) = pair_up((shard,), tuple(found.output.shards["decisions"]))
+    settings = {"samples": 8, "samples_per_language": 2, "sample_characters": 99}
+    task = Task(stage.storage, "card", "decided_documents", "k", "documents", {"shards": [pairing.plain()]}, settings, {}, NONE_APART, None)
+    decided_documents(task)
+    parts, page = Parts(Bounds(8, 2)), Page("dedup", ledger)
+    parts.add(task.counts)
+    _agree_reasons(parts, page)
+    row = corpus(books.join([page]), Parts(Bounds(8, 2)), parts)["languages"]["en"]
+    assert (row["in"], row["kept"], row["dropped"], row["quarantined"]) == (4, 2, {"too_short": 1}, {"poison": 1})
+    assert row["dropped_characters"] == {"too_short": len("short")}
+    ledger.accounts["en"].dropped["poison"] = ledger.accounts["en"].quarantined.pop("poison")
+    with pytest.raises(LedgerError, match="poison"):
+        _agree_reasons(parts, page)

@@ -58,11 +58,11 @@ class Stage:
         return Storage.at(str(self.folder), "test")
 
     def shard(self, records: Sequence[Record]) -> Shard:
-        """Records as one shard of cleaned documents: `name`, `text`, and any of lang, source, url, group, identified, identified_score."""
+        """Records as one shard of cleaned documents: `name`, `text`, and any of id (else the name makes it), lang, source, url, group, identified, identified_score."""
         texts = pa.array([record["text"] for record in records], pa.large_string())
         langs = [record.get("lang", "en") for record in records]
         given = {
-            "id": [hash128(record["name"], "test") for record in records], "lang": langs, "text": texts.cast(pa.string()),
+            "id": [hash128(record.get("id", record["name"]), "test") for record in records], "lang": langs, "text": texts.cast(pa.string()),
             "source": [record.get("source", "web") for record in records], "offset": list(range(len(records))),
             "url": [record.get("url") for record in records], "licence": [record["name"] for record in records],
             "group": [record.get("group") for record in records], "raw_characters": [0] * len(records),

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.tables import rows, utf8
-from pipeline.text import minhash
+from pipeline.text import minhash, shingles
 from stages.dedup import near
 from stages.dedup.work import partitions_for
 from tests.stages.dedup.inside import Run, Stage
@@ -87,10 +87,30 @@ def test_the_same_stays_whatever_the_order_of_the_shards_and_the_number_of_parti
     assert reasons >= {"duplicate", "near_duplicate", "duplicate_url"} and any(row["dropped_lines"] for row in one.rows.values())
 
 
+@pytest.mark.parametrize("partitions", [1, 4])
+def test_of_equal_files_under_two_names_one_stays_though_their_documents_have_equal_ids(stage: Stage, partitions: int) -> None:
+    texts = [" ".join(words(60, f"equal {n}")) + "\n" + " ".join(words(20, "a line of both")) for n in range(4)]
+    first, second = (
+        [{"name": f"{name} {n}", "id": f"equal {n}", "text": text, "source": name} for n, text in enumerate(texts)] for name in ("a", "b")
+    )
+    alone = stage.run([stage.shard(first)], {"partitions": partitions})
+    for one, other in ((first, second), (second, first)):
+        found = stage.run([stage.shard(one), stage.shard(other)], {"partitions": partitions})
+        ledger = found.summary.ledgers["documents"]
+        assert (ledger.taken, ledger.kept, ledger.dropped) == (8, 4, {"duplicate": 4})
+        assert found.reasons() == {each["name"]: "duplicate" for each in other}  # the file that comes first in the listing stays
+        for n, (mine, its) in enumerate(zip(one, other, strict=True)):
+            kept, lost = found.rows[mine["name"]], found.rows[its["name"]]
+            assert kept["id"] == lost["id"] == kept["cluster"] == lost["cluster"] and kept["cluster_size"] == 2
+            assert kept["dropped_lines"] == alone.rows[f"a {n}"]["dropped_lines"] and lost["dropped_lines"] == []
+    best = stage.run([stage.shard(first), stage.shard(second)], {"partitions": partitions, "priority": ("b",)})
+    assert best.reasons() == {each["name"]: "duplicate" for each in first}
+
+
 def test_no_two_that_stay_are_alike_and_each_that_went_is_like_another(stage: Stage) -> None:
     records = corpus(3, 30)
     found = stage.run([stage.shard(records[:30]), stage.shard(records[30:])])
-    values, starts = minhash.distinct_shingles(*utf8(pa.array([each["text"] for each in records], pa.large_string())))
+    values, starts = shingles.distinct_shingles(*utf8(pa.array([each["text"] for each in records], pa.large_string())))
     pairs = np.array([(a, b) for a in range(len(records)) for b in range(a)])
     similarity = minhash.jaccard(values, starts, pairs)
     reason = [found.rows[each["name"]]["reason"] for each in records]

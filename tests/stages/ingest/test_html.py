@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.errors import ConfigError
 from stages.ingest.enumerators import without_enumerator, without_heading
-from stages.ingest.records import Damaged, Record, Slice, SourceFile
+from stages.ingest.records import Damaged, Item, Record, Slice, SourceFile
 from stages.ingest.sources import html
 
 PAGE = """<!doctype html>
@@ -42,12 +42,13 @@ PAGE = """<!doctype html>
 """
 
 
-def run(page: str | bytes, lang: str | None = "xxa", **fields: Any) -> list[Record | Damaged]:
+def run(page: str | bytes, lang: str | None = "xxa", **fields: Any) -> list[Item]:
     data = page.encode() if isinstance(page, str) else page
     config = html.Config(kind="html", path="d/{lang}.html", **fields)
     file = SourceFile("mem:x.html", "x.html", len(data), lang)
     assert html.slices(file, config, 10) == [Slice()]
-    return list(html.read(lambda: io.BytesIO(data), file, Slice(), config))
+    read = html.read(lambda: io.BytesIO(data), file, Slice(), config)
+    return [item if isinstance(item, Damaged) else item.make() for item in read]
 
 
 def texts(page: str | bytes, **fields: Any) -> list[str]:

@@ -112,3 +112,24 @@ def test_a_page_that_kills_the_library_can_be_set_apart_by_its_number(tmp_path: 
         ingest(tmp_path / "dies", sources)
     ledger, rows = ingest(tmp_path / "lives", sources, skip=(1,))
     assert len(rows) == 2 and ledger.quarantined == {"poison": 1} and ledger.accounts["sw"].quarantined == {"poison": 1}
+
+
+def test_a_document_of_a_page_that_kills_the_library_is_set_apart_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As above: taking the text out of one element is fatal, and those beside it are read."""
+    html = import_module("stages.ingest.sources.html")
+    original = html._text_of
+
+    def fatal(node: Any) -> str:
+        text = str(original(node))
+        if "poison" in text:
+            raise SystemExit("the worker died")
+        return text
+
+    monkeypatch.setattr(html, "_text_of", fatal)
+    texts = ("One good text.", "poison", "Another good text.")
+    (tmp_path / "sw.html").write_text("".join(f'<article lang="sw"><p>{text}</p></article>' for text in texts))
+    sources = [{"kind": "html", "path": f"{tmp_path}/{{lang}}.html", "document": "article", "lang_attribute": "lang"}]
+    with pytest.raises(SystemExit):
+        ingest(tmp_path / "dies", sources)
+    ledger, rows = ingest(tmp_path / "lives", sources, skip=(1,))
+    assert {row["text"] for row in rows} == {texts[0], texts[2]} and ledger.accounts["sw"].quarantined == {"poison": 1}

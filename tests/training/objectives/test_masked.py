@@ -74,13 +74,38 @@ def test_a_row_has_the_same_masks_whatever_the_batch(seed: int) -> None:
     assert chosen_by_row(trimmed, 6, int(lengths.max())) == all_chosen
 
 
-def test_the_chosen_places_are_those_of_the_smallest_hashes() -> None:
-    ids, lengths = batch(3)
-    masked = mask(ids, lengths, np.arange(50, 56), seed=9, vocab_size=VOCAB)
-    key = derive(9, "mlm")
-    for row, chosen in enumerate(chosen_by_row(masked, *ids.shape)):
-        hashes = sorted((int(bits(key, 0, 50 + row, place)), place) for place in range(ids.shape[1]) if ids[row, place] > 2)
-        assert [place for place, _ in chosen] == sorted(place for _, place in hashes[: len(chosen)])
+def written_out(
+    ids: np.ndarray, lengths: np.ndarray, samples: list[int], seed: int, rate: int, tenths: tuple[int, int], name: str
+) -> tuple:
+    """Inputs, and (place, label) of each row's predictions, one token at a time with the published formula."""
+    key, inputs, chosen = derive(seed, name), ids.tolist(), []
+    for row, (own, used, sample) in enumerate(zip(ids.tolist(), lengths.tolist(), samples, strict=True)):
+        hashes = sorted((int(bits(key, 0, sample, place)), place) for place in range(used) if own[place] > 2)
+        count = min(max((len(hashes) * rate + 500_000) // 1_000_000, 1), len(hashes))
+        places = sorted(place for _, place in hashes[:count])
+        chosen.append([(place, own[place]) for place in places])
+        for place in places:
+            tenth = int(bits(key, 1, sample, place)) % 10
+            if tenth < tenths[0]:
+                inputs[row][place] = MASK
+            elif tenth < tenths[1]:
+                inputs[row][place] = 4 + int(bits(key, 2, sample, place)) % (MASK - 4)
+    return inputs, chosen
+
+
+@given(seed=st.integers(0, 2**32), rate=st.integers(1, 1_000_000), length=st.integers(5, 300))
+@settings(max_examples=25, deadline=None)
+def test_masks_are_those_of_the_definition_written_out(seed: int, rate: int, length: int) -> None:
+    ids, lengths = batch(seed, rows=3, length=length)
+    samples = [seed, 2**40 + 7, 0]
+    masked = mask(ids, lengths, np.array(samples), seed=seed, vocab_size=VOCAB, rate_millionths=rate)
+    inputs, chosen = written_out(ids, lengths, samples, seed, rate, (8, 9), "mlm")
+    assert masked.input_ids_BT.tolist() == inputs
+    assert chosen_by_row(masked, *ids.shape) == chosen
+    held_out = held_out_mask(ids, lengths, np.array(samples), vocab_size=VOCAB, seed=seed)
+    inputs, chosen = written_out(ids, lengths, samples, seed, 150_000, (10, 10), "held-out")
+    assert held_out.input_ids_BT.tolist() == inputs
+    assert chosen_by_row(held_out, *ids.shape) == chosen
 
 
 def test_another_seed_or_sample_gives_other_masks() -> None:

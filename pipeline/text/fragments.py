@@ -1,0 +1,143 @@
+"""Words cut where no piece can reach over, each distinct part once: what the merges of a vocabulary are searched in.
+
+    ▁Menschen, 41   ▁(Menschen 7   -> ▁Menschen 41, Menschen 7 …       a part of one character holds no pair and is left out
+    flat: | ▁ M e n s c h e n | M e n s c h e n |                      int32, a code point a cell, a divider before each part and behind the last
+
+No piece holds letters of two scripts, a character outside the alphabet, or (where digits are split) a digit and anything else; so a word falls into parts that
+share no pair, and the same part of many words is stored once with the sum of their counts. Memory: 4 bytes a character of distinct parts, 16 a part.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numba import njit, uint64
+
+from pipeline.text.alphabet import ANY, POINTS, WORD_BEGIN, scripts
+from pipeline.text.kernels import _mix, _point
+
+I64 = np.ndarray[Any, np.dtype[np.int64]]
+I32 = np.ndarray[Any, np.dtype[np.int32]]
+
+DIVIDER = -1
+OUTSIDE = 254
+"""Class of a character that stands in no piece but its own."""
+_P = np.uint64(0x100000001B3)
+_SEED = np.uint64(0xCBF29CE484222325)
+_PARTS = 1 << 16
+
+
+def point_classes(alphabet: list[int], split_digits: bool) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Script class of each code point, `OUTSIDE` for what joins nothing: not in the alphabet, or a digit that is kept alone."""
+    found = np.full(POINTS, OUTSIDE, np.uint8)
+    found[alphabet] = scripts()[alphabet]
+    if split_digits:
+        for first, last in ((0x30, 0x39), (0xFF10, 0xFF19)):  # the digits that sentencepiece means: ASCII and full-width
+            found[first : last + 1] = OUTSIDE
+    return found
+
+
+@njit(cache=True)
+def _cut(data: Any, offsets: Any, weights: Any, classes: Any, state: Any, flat: Any, starts: Any, counts: Any, table: Any) -> bool:
+    """Go on from `state` (word, place, parts, cells) to the end (true) or until the columns of parts are full (false)."""
+    w, at, parts, cells = state[0], state[1], state[2], state[3]
+    mask = uint64(len(table) - 1)
+    while w < len(offsets) - 1:
+        end = offsets[w + 1]
+        while at < end:
+            if parts + 1 >= len(starts):
+                state[0], state[1], state[2], state[3] = w, at, parts, cells
+                return False
+            first, before, n, h = cells + 1, ANY, 0, uint64(_SEED)
+            while at < end:
+                point, size = _point(data, at)
+                kind = classes[point]
+                if kind == OUTSIDE:
+                    if n == 0:
+                        at += size
+                    break
+                if n and (point == WORD_BEGIN or (kind != ANY and before != ANY and kind != before)):
+                    break
+                flat[first + n] = point
+                h = (h ^ uint64(point)) * uint64(_P)
+                before = kind  # a mark may go with either side, so a part is cut only where two letters meet
+                n += 1
+                at += size
+            if n < 2:
+                continue
+            slot = np.int64(_mix(h) & mask)
+            while True:
+                part = table[slot]
+                if part < 0:
+                    table[slot] = parts
+                    starts[parts], counts[parts] = first, weights[w]
+                    parts += 1
+                    flat[first + n] = DIVIDER
+                    cells = first + n
+                    starts[parts] = cells + 1
+                    break
+                begin = starts[part]
+                if starts[part + 1] - begin - 1 == n:
+                    i = 0
+                    while i < n and flat[begin + i] == flat[first + i]:
+                        i += 1
+                    if i == n:
+                        counts[part] += weights[w]
+                        break
+                slot = (slot + 1) & np.int64(mask)
+        w += 1
+        if w < len(offsets) - 1:
+            at = offsets[w]
+    state[0], state[1], state[2], state[3] = w, at, parts, cells
+    return True
+
+
+@njit(cache=True)
+def _enter(table: Any, flat: Any, starts: Any, parts: int) -> None:
+    mask = uint64(len(table) - 1)
+    for part in range(parts):
+        h = uint64(_SEED)
+        for i in range(starts[part], starts[part + 1] - 1):
+            h = (h ^ uint64(flat[i])) * uint64(_P)
+        slot = np.int64(_mix(h) & mask)
+        while table[slot] >= 0:
+            slot = (slot + 1) & np.int64(mask)
+        table[slot] = part
+
+
+class Fragments:
+    """Collects the parts of words."""
+
+    def __init__(self, classes: np.ndarray[Any, np.dtype[np.uint8]], room: int) -> None:
+        """`classes` as `point_classes` gives them; `room`: characters and number of all words that will come, at least.
+
+        Cells that are never written cost no memory; one allocation lets the kernel use large pages, without which most of the time is spent on looking up addresses.
+        """
+        self._classes = classes
+        self._flat = np.empty(room * 3 // 2 + 2, np.int32)  # a part has at least two characters and one divider
+        self._flat[0] = DIVIDER
+        self._starts, self._counts = np.empty(_PARTS, np.int64), np.empty(_PARTS, np.int64)
+        self._starts[0] = 1
+        self._table = np.full(2 * _PARTS, -1, np.int32)
+        self._parts = self._cells = 0
+
+    def add(self, data: Any, offsets: I64, counts: I64) -> None:
+        """Add words, UTF-8 and where each begins, with how often each stands."""
+        if len(offsets) < 2:
+            return
+        state = np.array([0, offsets[0], self._parts, self._cells], np.int64)
+        while not _cut(data, offsets, counts, self._classes, state, self._flat, self._starts, self._counts, self._table):
+            size = len(self._starts)
+            # In place, which moves no page where the allocator can help it.
+            self._starts.resize(2 * size, refcheck=False)
+            self._counts.resize(2 * size, refcheck=False)
+            self._table = np.zeros(0, np.int32)  # gone before its successor comes
+            self._table = np.full(4 * size, -1, np.int32)
+            _enter(self._table, self._flat, self._starts, int(state[2]))
+        self._parts, self._cells = int(state[2]), int(state[3])
+
+    def taken(self) -> tuple[I32, I64]:
+        """All cells, a divider at either end, and the count of each part, in order; nothing may be added any more."""
+        self._table, self._starts = np.zeros(0, np.int32), np.zeros(0, np.int64)
+        return self._flat[: self._cells + 1], self._counts[: self._parts]
