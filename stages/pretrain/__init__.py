@@ -15,7 +15,7 @@ from pipeline.artifacts import CHECKPOINT, PACKING, TOKENS, VOCABULARY
 from pipeline.config import Section, outside
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 1
+VERSION = 2
 LIBRARIES = ("deepspeed", "torch", "transformers")
 GRADE = Grade.TRAINING
 GLOBALS = ("seed",)
