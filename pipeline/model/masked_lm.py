@@ -22,7 +22,9 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from pipeline.model.loss import classification_loss, vocabulary_loss
+from pipeline.model.dropout import RowDropout
+from pipeline.model.encoder import TiedEmbedding, encode
+from pipeline.model.loss import TiedGradient, classification_loss, vocabulary_loss
 
 
 class VocabularyOutput(nn.Module):
@@ -33,9 +35,11 @@ class VocabularyOutput(nn.Module):
         self.weight = weight
         self.bias = bias
 
-    def forward(self, hidden_MD: torch.Tensor, labels_M: torch.Tensor, weights_M: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, hidden_MD: torch.Tensor, labels_M: torch.Tensor, weights_M: torch.Tensor, tied: TiedGradient
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Σ weight · nll with gradient, and nll_M without; both float32."""
-        return vocabulary_loss(hidden_MD, self.weight, self.bias, labels_M, weights_M)
+        return vocabulary_loss(hidden_MD, self.weight, self.bias, labels_M, weights_M, tied)
 
 
 class MaskedLM(nn.Module):
@@ -47,7 +51,9 @@ class MaskedLM(nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.lookup = TiedEmbedding(model.roberta.embeddings.word_embeddings)
         self.output = VocabularyOutput(model.roberta.embeddings.word_embeddings.weight, model.lm_head.bias)
+        self.dropout = float(model.config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -57,6 +63,8 @@ class MaskedLM(nn.Module):
         masked_index_M: torch.Tensor,
         labels_M: torch.Tensor,
         weights_M: torch.Tensor,
+        dropout_keys_B: torch.Tensor | None = None,
+        is_full: bool = False,
         per_position: bool = False,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss of one micro-batch.
@@ -68,16 +76,20 @@ class MaskedLM(nn.Module):
             masked_index_M: int64, flat into B·T, padded with 0.
             labels_M: int64, the ids that were masked.
             weights_M: float32, 0 for padding.
+            dropout_keys_B: int64, 64 random bits a row from which its dropout follows; none drops nothing.
+            is_full: no row has padding; said by whoever has the batch on the CPU, since asking a GPU would wait for it.
             per_position: give also the weight and the nats of each position.
 
         Returns:
             loss_sum, a float32 scalar; or (loss_sum, weight_sum, nll_M) where nll_M has no gradient.
         """
-        hidden_BTD = self.model.roberta(input_ids_BT, attention_mask=attention_BT, position_ids=positions_BT).last_hidden_state
-        hidden_MD = hidden_BTD.flatten(0, 1).index_select(0, masked_index_M)
+        tied = TiedGradient()
+        dropout = RowDropout(dropout_keys_B if self.training else None, self.dropout)
+        mask_B11T = None if is_full else attention_BT[:, None, None, :]
+        hidden_MD = encode(self.model.roberta, self.lookup, tied, input_ids_BT, mask_B11T, positions_BT, dropout, masked_index_M)
         head = self.model.lm_head
         hidden_MD = head.layer_norm(functional.gelu(head.dense(hidden_MD)))
-        loss_sum, nll_M = self.output(hidden_MD, labels_M, weights_M)
+        loss_sum, nll_M = self.output(hidden_MD, labels_M, weights_M, tied)
         if per_position:
             return loss_sum, weights_M.sum(), nll_M
         return loss_sum
@@ -104,7 +116,8 @@ class SequenceClassifier(nn.Module):
 def masked_lm_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Loss sum of a `MaskedLM`, under an engine or not, for a batch of the pretraining feed; other fields are left aside."""
     fields = ("input_ids_BT", "attention_BT", "positions_BT", "masked_index_M", "labels_M", "weights_M")
-    return module(**{name: batch[name] for name in fields})
+    is_full = bool(batch["is_full"]) if "is_full" in batch else False
+    return module(**{name: batch[name] for name in fields}, dropout_keys_B=batch.get("dropout_keys_B"), is_full=is_full)
 
 
 def classifier_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

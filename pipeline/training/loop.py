@@ -5,9 +5,9 @@
     -> a record -> every `log_every` steps the records so far -> watch
 
 What a step does is a function of (settings, seed, step) and of the weights and moments before it. Data and masks
-come from the feed by step; dropout is seeded from (seed, step, rank, micro-batch) just before each forward pass.
-So a run resumed from a checkpoint at the same world size makes bit for bit the steps it would have made. At
-another world size the batches and the rate are the same and only the order of additions and the dropout differ.
+come from the feed by step; dropout from (seed, sample index) where batches name their samples (`samples_B`), else, in heads of the library,
+it is seeded from (seed, step, rank, micro-batch) just before each forward pass. So a run resumed from a checkpoint at the same world size makes bit for bit
+the steps it would have made. At another world size the batches, the rate and the former dropout are the same and only the order of additions differs.
 
 Each step sums [loss, tokens] over ranks in float64, so every rank knows when the loss stops being a number, and
 all stop together, before the update is made.
@@ -34,6 +34,7 @@ from torch import nn
 from pipeline.errors import ConfigError, StageError
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
+from pipeline.training.counter import bits, derive
 from pipeline.training.deepspeed_config import EngineSettings
 from pipeline.training.engine import Engine, Gang, training_device
 from pipeline.training.precision import resolve_precision
@@ -264,6 +265,7 @@ class _Run:
         self.tokens_before: dict[int, int] = {}  # all ranks, up to the checkpoint resumed from
         self.tokens_here = np.zeros(1, dtype=np.int64)  # this rank, since then, by language id
         self.records: list[Record] = []
+        self.dropout_key = derive(settings.seed, "dropout")
 
     def go(self, resume_from: Path | None) -> TrainOutcome:
         settings, started = self.settings, time.perf_counter()
@@ -324,7 +326,7 @@ class _Run:
         for batch, last in _with_last(self.feed.micro_batches(step, gang.rank, gang.world_size, settings.micro_batch)):
             tokens += self._count_tokens(batch)
             torch.manual_seed(dropout_seed(settings.seed, step, gang.rank, count))
-            loss = self.loss_fn(engine.module, tensors_of(batch, engine.device))
+            loss = self.loss_fn(engine.module, tensors_of(batch, engine.device) | self._about_rows(batch))
             loss_sum += loss.detach().double()
             engine.backward(loss / weight, last=last)
             count += 1
@@ -349,6 +351,14 @@ class _Run:
             "tokens_per_second": float(sums[1]) / seconds,
             "seconds": seconds,
         }
+
+    def _about_rows(self, batch: Any) -> dict[str, torch.Tensor]:
+        """What is worked out of a batch before it goes to a device, and stays on the CPU: keys of dropout, [B], and whether no row has padding."""
+        about = {"is_full": torch.tensor(bool(np.asarray(batch.attention_BT).all()))}
+        samples_B = getattr(batch, "samples_B", None)
+        if samples_B is not None:
+            about["dropout_keys_B"] = torch.from_numpy(bits(self.dropout_key, 0, samples_B).astype(np.int64))
+        return about
 
     def _require_finite(self, what: str, value: float, step: int) -> None:
         """Both figures are the same on every rank, so all raise or none."""

@@ -1,0 +1,185 @@
+"""The forward pass of an XLM-R encoder over the parameters of the Hugging Face model, faster and with dropout of our own.
+
+    ids_BT -> word + position + type vectors -> layer norm -> layers -> hidden_BTD, or hidden_MD at the places that are asked for
+    layer:   x -> attention -> dense -> dropout -> + x -> layer norm -> dense, GELU, dense -> dropout -> + -> layer norm
+
+What differs from the library's forward, to the same result:
+- after the attention of the last layer only the places asked for are carried on: 15% of them in masked language modelling;
+- a batch without padding has no attention mask, and takes the kernel that needs none;
+- the gradient of tied embeddings reaches the parameter once (`loss.TiedGradient`);
+- masks of dropout are a function of (seed, step, row) (`dropout`); on a GPU those of the attention's probabilities are drawn by the fused kernel instead.
+
+Each submodule is called as a module, so that ZeRO-3 gathers its parameters. Shapes: B rows, T tokens, D width, H heads, K width of a head, M places asked for.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from pipeline.model.dropout import RowDropout
+from pipeline.model.loss import TiedGradient
+
+
+class _TiedLookup(torch.autograd.Function):
+    """Rows of the embeddings; its backward pass adds to the gradient that the output layer left, see `TiedGradient`."""
+
+    @staticmethod
+    def forward(ctx: Any, weight_VD: torch.Tensor, ids_BT: torch.Tensor, tied: TiedGradient, padding: int) -> torch.Tensor:
+        ctx.save_for_backward(ids_BT)
+        ctx.about = (tied, padding, weight_VD.shape, weight_VD.dtype)
+        return functional.embedding(ids_BT, weight_VD)
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        (ids_BT,) = ctx.saved_tensors
+        tied, padding, shape, dtype = ctx.about
+        grad_BTD = grad_outputs[0]
+        grad_VD, tied.formed = tied.formed, None
+        if grad_VD is None:
+            grad_VD = torch.zeros(shape, dtype=torch.float32, device=grad_BTD.device)
+        real = ids_BT.flatten() != padding
+        grad_VD.index_add_(0, ids_BT.flatten()[real], grad_BTD.flatten(0, 1)[real].to(grad_VD.dtype))
+        return grad_VD.to(dtype), None, None, None
+
+
+class TiedEmbedding(nn.Module):
+    """The lookup of embeddings that the output layer shares."""
+
+    def __init__(self, embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = embedding.weight
+        self.padding = -1 if embedding.padding_idx is None else embedding.padding_idx
+
+    def forward(self, ids_BT: torch.Tensor, tied: TiedGradient) -> torch.Tensor:
+        """Vectors [B, T, D]."""
+        return _TiedLookup.apply(self.weight, ids_BT, tied, self.padding)
+
+
+class _DroppedAttention(torch.autograd.Function):
+    """softmax(q kᵀ) with dropped probabilities, times v, a row at a time so that its scores stay in the cache of a core."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query_BHTK: torch.Tensor,
+        key_BHTK: torch.Tensor,
+        value_BHTK: torch.Tensor,
+        mask_B1TT: torch.Tensor | None,
+        dropout: RowDropout,
+        site: int,
+    ) -> torch.Tensor:
+        batch, heads, length, width = query_BHTK.shape
+        factor = width**-0.5
+        keep_BHTT = dropout.keep(site, (batch, heads, length, length), query_BHTK.device, query_BHTK.dtype)
+        probability_BHTT = torch.empty(batch, heads, length, length, dtype=query_BHTK.dtype)
+        out_BHTK = torch.empty(query_BHTK.shape, dtype=query_BHTK.dtype)
+        for row in range(batch):
+            scores_HTT = torch.matmul(query_BHTK[row] * factor, key_BHTK[row].transpose(1, 2))
+            if mask_B1TT is not None:
+                scores_HTT.masked_fill_(~mask_B1TT[row], float("-inf"))
+            torch.softmax(scores_HTT, dim=-1, out=probability_BHTT[row])
+            kept_HTT = probability_BHTT[row] * keep_BHTT[row]
+            torch.mul(torch.matmul(kept_HTT, value_BHTK[row]), dropout.scale, out=out_BHTK[row])
+        ctx.save_for_backward(query_BHTK, key_BHTK, value_BHTK, probability_BHTT)
+        ctx.about = (dropout, site, factor)
+        return out_BHTK
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        query_BHTK, key_BHTK, value_BHTK, probability_BHTT = ctx.saved_tensors
+        dropout, site, factor = ctx.about
+        grads = [torch.empty(each.shape, dtype=each.dtype) for each in (query_BHTK, key_BHTK, value_BHTK)]
+        keep_BHTT = dropout.keep(site, tuple(probability_BHTT.shape), query_BHTK.device, query_BHTK.dtype)
+        for row in range(len(query_BHTK)):
+            grad_HTK = grad_outputs[0][row] * dropout.scale
+            keep_HTT, probability_HTT = keep_BHTT[row], probability_BHTT[row]
+            torch.matmul((probability_HTT * keep_HTT).transpose(1, 2), grad_HTK, out=grads[2][row])
+            grad_HTT = torch.matmul(grad_HTK, value_BHTK[row].transpose(1, 2)).mul_(keep_HTT)
+            grad_HTT = torch._softmax_backward_data(grad_HTT, probability_HTT, -1, probability_HTT.dtype)
+            torch.mul(torch.matmul(grad_HTT, key_BHTK[row]), factor, out=grads[0][row])
+            torch.mul(torch.matmul(grad_HTT.transpose(1, 2), query_BHTK[row]), factor, out=grads[1][row])
+        return (*grads, None, None, None)
+
+
+def attend(
+    query_BHTK: torch.Tensor, key_BHTK: torch.Tensor, value_BHTK: torch.Tensor, mask_B1TT: torch.Tensor | None, dropout: RowDropout
+) -> torch.Tensor:
+    """Attention [B, H, T, K]; `mask_B1TT` is True where a token (second last) may see another (last), None where all see all."""
+    if not dropout.drops:
+        return functional.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, attn_mask=mask_B1TT)
+    site = dropout.site()
+    if query_BHTK.device.type == "cpu":
+        return _DroppedAttention.apply(query_BHTK, key_BHTK, value_BHTK, mask_B1TT, dropout, site)
+    probability = 1 - 1 / dropout.scale
+    return functional.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, attn_mask=mask_B1TT, dropout_p=probability)
+
+
+def encode(
+    encoder: Any,
+    lookup: TiedEmbedding,
+    tied: TiedGradient,
+    ids_BT: torch.Tensor,
+    mask_B1TT: torch.Tensor | None,
+    positions_BT: torch.Tensor,
+    dropout: RowDropout,
+    places_M: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Last hidden states of an `XLMRobertaModel`.
+
+    Args:
+        encoder: the library's module, whose parameters are used.
+        lookup: of the word embeddings.
+        tied: on its way between output and lookup.
+        ids_BT: int64.
+        mask_B1TT: see `attend`; [B, 1, 1, T] will do.
+        positions_BT: int64 rows of the position table.
+        dropout: the masks of this pass.
+        places_M: flat places b·T + t that are wanted.
+
+    Returns:
+        [B, T, D], or [M, D] at `places_M`.
+    """
+    embeddings = encoder.embeddings
+    types_BT = torch.zeros_like(ids_BT)
+    x_BTD = lookup(ids_BT, tied) + embeddings.token_type_embeddings(types_BT) + embeddings.position_embeddings(positions_BT)
+    x_BTD = embeddings.LayerNorm(x_BTD)
+    kind = x_BTD.device.type
+    if torch.is_autocast_enabled(kind):
+        x_BTD = x_BTD.to(torch.get_autocast_dtype(kind))  # else the residuals of all layers would be carried in float32
+    if dropout.drops:
+        x_BTD = x_BTD * dropout.keep(dropout.site(), tuple(x_BTD.shape), x_BTD.device, x_BTD.dtype) * dropout.scale
+    layers = encoder.encoder.layer
+    for number, layer in enumerate(layers):
+        x_BTD = _layer(layer, x_BTD, mask_B1TT, dropout, places_M if number == len(layers) - 1 else None)
+    return x_BTD
+
+
+def _layer(
+    layer: Any, x_BTD: torch.Tensor, mask_B1TT: torch.Tensor | None, dropout: RowDropout, places_M: torch.Tensor | None
+) -> torch.Tensor:
+    attention = layer.attention.self
+    batch, length, _ = x_BTD.shape
+    shape = (batch, length, attention.num_attention_heads, attention.attention_head_size)
+    query, key, value = (linear(x_BTD).view(shape).transpose(1, 2) for linear in (attention.query, attention.key, attention.value))
+    context = attend(query, key, value, mask_B1TT, dropout).transpose(1, 2).reshape(batch, length, -1)
+    if places_M is not None:
+        context, x_BTD = (each.flatten(0, 1).index_select(0, places_M) for each in (context, x_BTD))
+    full = (batch, length)
+    output = layer.attention.output
+    x_BTD = output.LayerNorm(_add(x_BTD, output.dense(context), dropout, full, places_M))
+    inner = functional.gelu(layer.intermediate.dense(x_BTD))
+    return layer.output.LayerNorm(_add(x_BTD, layer.output.dense(inner), dropout, full, places_M))
+
+
+def _add(x: torch.Tensor, added: torch.Tensor, dropout: RowDropout, full: tuple[int, int], places_M: torch.Tensor | None) -> torch.Tensor:
+    """x + dropout(added); masks are those of the whole rows, whichever places are carried on."""
+    if not dropout.drops:
+        return x + added
+    keep = dropout.keep(dropout.site(), (*full, added.shape[-1]), added.device, added.dtype)
+    if places_M is not None:
+        keep = keep.flatten(0, 1).index_select(0, places_M)
+    return torch.addcmul(x, added, keep, value=dropout.scale)
