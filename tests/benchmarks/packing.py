@@ -100,6 +100,7 @@ def speed(given: argparse.Namespace) -> dict[str, float]:
     )
     bare = [_bare(corpus, model, by) for by in ("document", "line")]
     ours = _encode_and_pack(work, plain)
+    print(f"  encode and pack: {ours.seconds:.1f} s, start-up {startup.seconds:.1f} s", flush=True)
     bare += [_bare(corpus, model, by) for by in ("document", "line")]
     counts = engine.manifest(work / "ours", "encode")["content"]["counts"]["documents_tokens"]
     tokens, seconds = sum(counts.values()), ours.seconds - startup.seconds
@@ -148,6 +149,7 @@ def _bare(corpus: corpus_text.Corpus, model: Path, by: str) -> float:
     seconds = time.monotonic() - started_at_s
     if any(process.exitcode for process in work):
         raise RuntimeError("a bare process failed")
+    print(f"  bare loops over {by}s: {sum(tokens):,} tokens in {seconds:.1f} s", flush=True)
     return sum(tokens) / seconds
 
 
