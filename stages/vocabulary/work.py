@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.artifacts.vocabulary import MODEL_FILE
+from pipeline.artifacts.vocabulary import MODEL_FILE, ROWS_FILE
 from pipeline.corpus import decided, decided_batches, kept_texts, pair_up
 from pipeline.errors import EmptyCorpusError
 from pipeline.ledger import Ledger, total
@@ -50,7 +50,15 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         "language_tokens": sorted(context.languages) if config.language_tokens else [],
         "draws": {"words": config.sample_words, "seed": context.seed} if config.model == "unigram" else {},
     }
-    trained = _train(config, settings, merged, words, context)
+    if config.start is None:
+        trained = _train(config, settings, merged, words, context)
+    else:
+        from stages.vocabulary.starting import adapted
+
+        trained = adapted(config, config.start, settings, merged, context)
+        rows = trained.files[ROWS_FILE]
+        with output.file("vocabulary", ROWS_FILE) as path:
+            path.write_bytes(context.storage.local(rows.path, rows.sha256).read_bytes())
     model = trained.files[MODEL_FILE]
     with output.file("vocabulary", MODEL_FILE) as path:
         path.write_bytes(context.storage.local(model.path, model.sha256).read_bytes())
@@ -58,7 +66,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     with output.file("vocabulary", "card.json") as path:
         path.write_bytes(canonical(card))
     _evidence(card, output)
-    pruned = {name: trained.counts[name] for name in ("pruned_words", "pruned_millionths")}
+    pruned = {name: trained.counts.get(name, 0) for name in ("pruned_words", "pruned_millionths")}
     return Summary(
         ledgers={"rows": ledger, "words": ledger_of_words},
         counts={"distinct_words": words, "characters": dict(sorted(characters.items())), "weights": settings["weights"], **pruned},
