@@ -130,6 +130,8 @@ def adapt(task: Task) -> None:
     found = [[old.origins[index] for index in row if old.origins[index] != NONE] for row in rows(before, Tokenizer(model), origins)]
     with task.file(MODEL_FILE) as path:
         path.write_bytes(model)
+    with task.file("start.model") as path:  # the old vocabulary in this layout, for the card
+        path.write_bytes(old.model)
     with task.file(ROWS_FILE) as path:
         path.write_bytes(canonical({"size_before": old.size_before, "rows": found}))
 

@@ -24,6 +24,7 @@ from pipeline.units import Phase, Unit
 from stages.vocabulary import Config
 from stages.vocabulary.card import MEASURED, assemble, measure
 from stages.vocabulary.counts import WORDS, WordCounter, merge_words, write_words
+from stages.vocabulary.parity import longest, parity, share_of
 from stages.vocabulary.weights import required_characters, weighted_words, weights_for
 
 BYTES_PER_WORD = 150
@@ -63,6 +64,11 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     with output.file("vocabulary", MODEL_FILE) as path:
         path.write_bytes(context.storage.local(model.path, model.sha256).read_bytes())
     card, ledger_of_words = _measure(settings["weights"], model, merged, context)
+    tokenizer = Tokenizer(context.storage.local(model.path, model.sha256).read_bytes())
+    card |= {"longest": longest(tokenizer), "kind": tokenizer.kind, "parity": _parity(model, inputs, context)}
+    if config.start is not None:
+        before, _ = _measure(settings["weights"], trained.files["start.model"], merged, context)
+        card["before"] = {"size": before["size"], "mean": before["mean"], "languages": before["languages"]}
     with output.file("vocabulary", "card.json") as path:
         path.write_bytes(canonical(card))
     _evidence(card, output)
@@ -100,6 +106,16 @@ def _measure(weights: Mapping[str, int], model: Shard, merged: list[UnitResult],
     for lang, count in counted.items():
         ledger.keep(lang, count)
     return card, ledger
+
+
+def _parity(model: Shard, inputs: Mapping[str, Input], context: Context) -> dict[str, int]:
+    """Pieces against English's on aligned documents, by language."""
+    given = {"path": model.path, "sha256": model.sha256}
+    pairings = pair_up(inputs["documents"].shards, inputs["decisions"].shards)
+    settings = {"share": share_of(sum(pairing.text.rows for pairing in pairings))}
+    phase = Phase("parity", "stages.vocabulary.parity:count_pieces", settings, "documents", (model.sha256,), given)
+    files = [result.files["sizes"] for result in context.map(phase, [pairing.unit() for pairing in pairings])]
+    return parity(context.storage.local(file.path, file.sha256) for file in files)
 
 
 def _within(memory: int, context: Context) -> int | None:
@@ -215,7 +231,12 @@ def measure_partition(task: Task) -> None:
 
 
 def _evidence(card: Mapping[str, Any], output: Output) -> None:
-    from stages.vocabulary.plots import fertility_plot
+    from stages.vocabulary.plots import fallback_plot, fertility_plot, parity_plot
 
     with output.evidence("fertility.svg") as path:
         fertility_plot(card, path)
+    with output.evidence("byte_fallback.svg") as path:
+        fallback_plot(card, path)
+    if len(card["parity"]) > 1:
+        with output.evidence("parity.svg") as path:
+            parity_plot(card, path)
