@@ -71,8 +71,8 @@ class Config(Section):
     """Spend 256 ids so that no text is unknown."""
     coverage: float = Field(0.9995, ge=0.98, le=1)
     """Share of characters, over the weighted mix, that get an id of their own."""
-    language_coverage: float = Field(0.999, ge=0, le=1)
-    """Share of characters that gets ids within each language on its own, so that no rare script is left to bytes."""
+    language_coverage: float = Field(0.9999, ge=0, le=1)
+    """Share of characters that gets ids within each language on its own, so that no rare script is left to bytes (at 0.999 some have 0.4% of their pieces in bytes)."""
     split_digits: bool = True
     """Never join two digits in one piece."""
     bitext: bool = True

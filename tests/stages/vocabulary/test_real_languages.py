@@ -22,6 +22,7 @@ from pipeline.text.normalise import normalise
 from pipeline.text.tokenizer import Tokenizer, train_words
 from pipeline.text.tokenizer_export import export_huggingface, verify_export
 from pipeline.text.unigram import train_unigram
+from stages.vocabulary import Config
 from stages.vocabulary.card import MEASURED, assemble, measure
 from stages.vocabulary.counts import WORDS
 from stages.vocabulary.weights import language_weights, required_characters, weighted_words
@@ -68,7 +69,7 @@ def counted(lines: dict[str, list[str]], tmp_path_factory: pytest.TempPathFactor
 def train(lines: dict[str, list[str]], counted: list[Path]) -> Callable[..., bytes]:
     """Trains as the stage does, α = 0.3."""
     weights = language_weights({lang: sum(map(len, texts)) for lang, texts in lines.items()}, 0.3)
-    words, required = weighted_words(counted, weights, 50_000_000), required_characters(counted, 0.999)
+    words, required = weighted_words(counted, weights, 50_000_000), required_characters(counted, Config().language_coverage)
 
     def trained(kind: str, byte_fallback: bool) -> bytes:
         shape = {"size": SIZE, "byte_fallback": byte_fallback, "required_chars": required, "split_digits": True}
