@@ -9,5 +9,7 @@ from __future__ import annotations
 from pipeline.artifacts.artifact import Artifact
 
 MODEL_FILE = "vocabulary.model"
+ROWS_FILE = "rows.json"
+"""Only where the vocabulary began as another: which ids of that one each id is made of."""
 
 VOCABULARY = Artifact("vocabulary", "the shared subword vocabulary")

@@ -3,6 +3,8 @@
     documents, bitext ⋈ decisions -> count (map): words per language into P partitions -> merge (reduce, one a partition)
         -> train: weights n_lang^(α−1) in fixed point, merges of the weighted words -> measure (a unit a partition): fertility, unknown and byte-fallback rate
 
+    start: -> trace (a unit a partition): pieces that the words need -> adapt: the vocabulary cut, and grown by pieces learned from the words -> rows.json
+
 n_lang is the language's characters after normalisation (Conneau & Lample 2019 draw sentences with p ∝ n^α; weighting counts does it without a draw).
 """
 
@@ -14,8 +16,9 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, PAIR_DECISIONS, VOCABULARY
-from pipeline.config import Section, outside
-from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from pipeline.config import NonEmpty, Section, outside
+from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
+from pipeline.storage import Source
 
 VERSION = 3
 LIBRARIES = ("numba", "pyarrow", "sentencepiece")
@@ -30,11 +33,24 @@ INPUTS = {
 OUTPUT = {"vocabulary": VOCABULARY}
 
 
+class Start(Section):
+    """A vocabulary that exists already."""
+
+    path: NonEmpty = outside(...)
+    """A sentencepiece `.model` or a Hugging Face `tokenizer.json`, local or any fsspec URL; its content is in the key."""
+    trim: bool = False
+    """Keep only the pieces that this corpus needs, so that it is encoded as before."""
+    add: int = Field(0, ge=0)
+    """Pieces to add from this corpus, at most."""
+
+
 class Config(Section):
     """Settings of vocabulary."""
 
     size: int = Field(64_000, ge=300, le=2_000_000)
     """Ids in all, special ones and <mask> included."""
+    start: Start | None = None
+    """Take this vocabulary, cut and grown as it says, instead of training one; `size`, `model`, `byte_fallback` and `split_digits` are then its own."""
     model: Literal["bpe", "unigram"] = "bpe"
     """Kind of vocabulary: merges of all counted words, or a unigram model of a sample of them."""
     sample_words: int = Field(5_000_000, ge=1_000)
@@ -55,8 +71,8 @@ class Config(Section):
     """Spend 256 ids so that no text is unknown."""
     coverage: float = Field(0.9995, ge=0.98, le=1)
     """Share of characters, over the weighted mix, that get an id of their own."""
-    language_coverage: float = Field(0.999, ge=0, le=1)
-    """Share of characters that gets ids within each language on its own, so that no rare script is left to bytes."""
+    language_coverage: float = Field(0.9999, ge=0, le=1)
+    """Share of characters that gets ids within each language on its own, so that no rare script is left to bytes (at 0.999 some have 0.4% of their pieces in bytes)."""
     split_digits: bool = True
     """Never join two digits in one piece."""
     bitext: bool = True
@@ -78,6 +94,15 @@ class Config(Section):
         if len(grouped) != len(set(grouped)):
             raise ValueError(f"groups: {max(grouped, key=grouped.count)} stands in more than one; a language belongs to one group at most")
         return self
+
+
+def list_inputs(config: Config, context: ListContext) -> list[Source]:
+    """The vocabulary to start from, whose content is part of the key."""
+    if config.start is None:
+        return []
+    from stages.vocabulary import starting
+
+    return starting.list_start(config.start, context)
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

@@ -5,6 +5,8 @@
 fertility               pieces a word                        characters_per_piece     without the mark of a word's begin
 unknown_share           pieces that are `<unk>`              byte_fallback_share      pieces that are single bytes
 pieces_used             distinct pieces that occur           weight                   the language's count multiplier × 2^16
+pieces_used_share       of all ids                           parity                   pieces against English's on aligned documents (`parity`)
+longest                 the longest pieces                   before                   the same figures of the vocabulary that it began as
 """
 
 from __future__ import annotations
@@ -89,6 +91,8 @@ def assemble(paths: Iterable[Path], size: int, weights: Mapping[str, int]) -> tu
     languages = {lang: {**_figures(sums[lang]), "pieces_used": int(used[lang].sum()), "weight": weights[lang]} for lang in sorted(sums)}
     every = np.sum([*sums.values(), np.zeros(len(_SUMS), np.int64)], axis=0)
     met = np.any([*used.values(), np.zeros(size, np.bool_)], axis=0)
+    for entry in languages.values():
+        entry["pieces_used_share"] = entry["pieces_used"] * 10_000 // size
     card = {"size": size, "languages": languages, "mean": _figures(every), "pieces_used": int(met.sum())}
     return card, {lang: int(sums[lang][0]) for lang in sorted(sums)}
 

@@ -1,7 +1,7 @@
 """Word counts on their way from texts to one table a partition.
 
     texts, languages -> WordCounter (compiled; distinct words only are copied) -> write_words: batch p of the file is partition p, by the high bits of a word's hash
-    batch p of all files -> merge_words: summed by (word, language), sorted by (word, language)
+    batch p of all files -> merge_words: summed by (word, language), ordered by (hash of the word, word, language)
 
 Counts are 64-bit. A merge holds one partition at a time: memory goes with distinct words ÷ partitions, never with the corpus.
 """
@@ -18,6 +18,7 @@ from pipeline.manifest import Shard
 from pipeline.tables import open_file, utf8
 from pipeline.task import Task
 from pipeline.text.counting import count_batch
+from pipeline.text.word_sums import ordered, summed
 
 WORDS = pa.schema(
     [
@@ -28,7 +29,6 @@ WORDS = pa.schema(
 )
 COUNT_BYTES = 32 << 20
 """UTF-8 bytes of text that are counted at once."""
-_SORTED = [("word", "ascending"), ("lang", "ascending")]
 
 
 class WordCounter:
@@ -61,11 +61,9 @@ class WordCounter:
         """All counts so far, a row a word and language, and the words' hashes."""
         self._count()
         if len(self._counted) > 1:
-            every = pa.concat_tables([table.append_column("hash", pa.array(hashes)) for table, hashes in self._counted])
-            # By the word itself: the hash is carried, not relied on.
-            summed = every.group_by(["lang", "word", "hash"], use_threads=False).aggregate([("count", "sum")])
-            table = pa.table([summed["lang"], summed["word"], summed["count_sum"]], schema=WORDS)
-            self._counted = [(table, summed["hash"].to_numpy())]
+            table, firsts, _ = _summed(pa.concat_tables([table for table, _ in self._counted]))
+            # The counter's own hashes are carried on: a word's partition hangs on them, in however many batches it was counted.
+            self._counted = [(table, np.concatenate([hashes for _, hashes in self._counted])[firsts])]
         return self._counted[0] if self._counted else (WORDS.empty_table(), np.zeros(0, np.uint64))
 
 
@@ -86,5 +84,15 @@ def write_words(task: Task, counter: WordCounter) -> None:
 def merge_words(task: Task, shards: Sequence[Mapping[str, Any]], number: int) -> pa.Table:
     """Partition `number` of all files, summed and sorted."""
     batches = [open_file(task.storage.local(shard.path, shard.sha256)).get_batch(number) for shard in (Shard(**plain) for plain in shards)]
-    summed = pa.Table.from_batches(batches, schema=WORDS).group_by(["lang", "word"], use_threads=False).aggregate([("count", "sum")])
-    return pa.table([summed["lang"], summed["word"], summed["count_sum"]], schema=WORDS).sort_by(_SORTED)
+    table, _, hashes = _summed(pa.Table.from_batches(batches, schema=WORDS))
+    order = ordered(table["word"].combine_chunks(), table["lang"].combine_chunks(), hashes)
+    return table.take(pa.array(order))
+
+
+def _summed(table: pa.Table) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.uint64]]]:
+    """Each (word, language) once, in order of first appearance; the row where it first stands; hashes of the words for an order."""
+    whole = table.combine_chunks()
+    words, langs = (whole[name].combine_chunks() for name in ("word", "lang"))
+    firsts, sums, hashes = summed(words, langs.dictionary_encode().indices.to_numpy(), whole["count"].to_numpy())
+    rows = pa.array(firsts)
+    return pa.table([langs.take(rows), words.take(rows), pa.array(sums)], schema=WORDS), firsts, hashes

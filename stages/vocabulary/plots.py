@@ -1,4 +1,4 @@
-"""The vocabulary's plots."""
+"""The vocabulary's plots, as SVG files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,47 @@ from typing import Any
 
 
 def fertility_plot(card: Mapping[str, Any], path: Path) -> None:
-    """Pieces per character of each language, sorted, with the share of byte fallback; an SVG file at `path`."""
+    """Pieces per character of each language, sorted; an SVG file at `path`. With the vocabulary before beside it, where there was one."""
+    from pipeline.plots import bars, intervals
+
+    own = _per_character(card)
+    if "before" not in card:
+        bars(own, path, title="Pieces per character by language", ylabel="pieces per character")
+        return
+    before = _per_character(card["before"])
+    rows = {lang: (value, min(value, before[lang]), max(value, before[lang])) for lang, value in own.items()}
+    intervals(
+        rows,
+        path,
+        title="Pieces per character by language: now (point), and the way from the vocabulary before",
+        xlabel="pieces per character",
+    )
+
+
+def _per_character(card: Mapping[str, Any]) -> dict[str, float]:
+    return {lang: 1e4 / max(1, entry["characters_per_piece"]) for lang, entry in card["languages"].items()}
+
+
+def fallback_plot(card: Mapping[str, Any], path: Path) -> None:
+    """Share of pieces that are single bytes or unknown, by language."""
     from pipeline.plots import bars
 
     languages = card["languages"]
-    values = {lang: 1e4 / max(1, entry["characters_per_piece"]) for lang, entry in languages.items()}
-    bars(values, path, title="Pieces per character by language", ylabel="pieces per character")
+    layers = {
+        name: {lang: entry[f"{key}_share"] / 100 for lang, entry in languages.items()}
+        for name, key in (("bytes", "byte_fallback"), ("unknown", "unknown"))
+    }
+    sums = {lang: layers["bytes"][lang] + layers["unknown"][lang] for lang in languages}
+    bars(sums, path, title="Pieces that are single bytes or unknown", ylabel="% of pieces", stacked=layers)
+
+
+def parity_plot(card: Mapping[str, Any], path: Path) -> None:
+    """Pieces of each language for one of English's, on aligned documents."""
+    from pipeline.plots import bars
+
+    bars(
+        {lang: value / 1e4 for lang, value in card["parity"].items()},
+        path,
+        title="Pieces against English's on aligned text",
+        ylabel="times English",
+    )

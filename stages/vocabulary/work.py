@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.artifacts.vocabulary import MODEL_FILE
+from pipeline.artifacts.vocabulary import MODEL_FILE, ROWS_FILE
 from pipeline.corpus import decided, decided_batches, kept_texts, pair_up
 from pipeline.errors import EmptyCorpusError
 from pipeline.ledger import Ledger, total
@@ -24,6 +24,7 @@ from pipeline.units import Phase, Unit
 from stages.vocabulary import Config
 from stages.vocabulary.card import MEASURED, assemble, measure
 from stages.vocabulary.counts import WORDS, WordCounter, merge_words, write_words
+from stages.vocabulary.parity import longest, parity, share_of
 from stages.vocabulary.weights import required_characters, weighted_words, weights_for
 
 BYTES_PER_WORD = 150
@@ -50,15 +51,28 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         "language_tokens": sorted(context.languages) if config.language_tokens else [],
         "draws": {"words": config.sample_words, "seed": context.seed} if config.model == "unigram" else {},
     }
-    trained = _train(config, settings, merged, words, context)
+    if config.start is None:
+        trained = _train(config, settings, merged, words, context)
+    else:
+        from stages.vocabulary.starting import adapted
+
+        trained = adapted(config, config.start, settings, merged, context)
+        rows = trained.files[ROWS_FILE]
+        with output.file("vocabulary", ROWS_FILE) as path:
+            path.write_bytes(context.storage.local(rows.path, rows.sha256).read_bytes())
     model = trained.files[MODEL_FILE]
     with output.file("vocabulary", MODEL_FILE) as path:
         path.write_bytes(context.storage.local(model.path, model.sha256).read_bytes())
     card, ledger_of_words = _measure(settings["weights"], model, merged, context)
+    tokenizer = Tokenizer(context.storage.local(model.path, model.sha256).read_bytes())
+    card |= {"longest": longest(tokenizer), "kind": tokenizer.kind, "parity": _parity(model, inputs, context)}
+    if config.start is not None:
+        before, _ = _measure(settings["weights"], trained.files["start.model"], merged, context)
+        card["before"] = {"size": before["size"], "mean": before["mean"], "languages": before["languages"]}
     with output.file("vocabulary", "card.json") as path:
         path.write_bytes(canonical(card))
     _evidence(card, output)
-    pruned = {name: trained.counts[name] for name in ("pruned_words", "pruned_millionths")}
+    pruned = {name: trained.counts.get(name, 0) for name in ("pruned_words", "pruned_millionths")}
     return Summary(
         ledgers={"rows": ledger, "words": ledger_of_words},
         counts={"distinct_words": words, "characters": dict(sorted(characters.items())), "weights": settings["weights"], **pruned},
@@ -92,6 +106,16 @@ def _measure(weights: Mapping[str, int], model: Shard, merged: list[UnitResult],
     for lang, count in counted.items():
         ledger.keep(lang, count)
     return card, ledger
+
+
+def _parity(model: Shard, inputs: Mapping[str, Input], context: Context) -> dict[str, int]:
+    """Pieces against English's on aligned documents, by language."""
+    given = {"path": model.path, "sha256": model.sha256}
+    pairings = pair_up(inputs["documents"].shards, inputs["decisions"].shards)
+    settings = {"share": share_of(sum(pairing.text.rows for pairing in pairings))}
+    phase = Phase("parity", "stages.vocabulary.parity:count_pieces", settings, "documents", (model.sha256,), given)
+    files = [result.files["sizes"] for result in context.map(phase, [pairing.unit() for pairing in pairings])]
+    return parity(context.storage.local(file.path, file.sha256) for file in files)
 
 
 def _within(memory: int, context: Context) -> int | None:
@@ -207,7 +231,12 @@ def measure_partition(task: Task) -> None:
 
 
 def _evidence(card: Mapping[str, Any], output: Output) -> None:
-    from stages.vocabulary.plots import fertility_plot
+    from stages.vocabulary.plots import fallback_plot, fertility_plot, parity_plot
 
     with output.evidence("fertility.svg") as path:
         fertility_plot(card, path)
+    with output.evidence("byte_fallback.svg") as path:
+        fallback_plot(card, path)
+    if len(card["parity"]) > 1:
+        with output.evidence("parity.svg") as path:
+            parity_plot(card, path)
