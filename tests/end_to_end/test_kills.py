@@ -35,7 +35,7 @@ PHASES = {
     "ingest": ("ingest.read",),
     "clean": ("clean.documents", "clean.bitext"),
     "dedup": ("dedup.hash", "dedup.judge", "dedup.texts", "dedup.decide", "dedup.pair_judge"),
-    "vocabulary": ("vocabulary.count", "vocabulary.merge", "vocabulary.train"),
+    "vocabulary": ("vocabulary.count", "vocabulary.merge", "vocabulary.train", "vocabulary.measure", "vocabulary.parity"),
     "encode": ("encode.documents", "encode.pairs"),
 }
 TRAINING = ("--until", "pretrain")
