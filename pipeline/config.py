@@ -170,7 +170,13 @@ def _problems(model: type[Section], document: Document, location: Location, erro
         context = detail.get("ctx") or {}
         here = (*location, *steps.inner)
         found.append(_Found(here, detail["type"], message, expected, detail.get("input"), steps.model, context, unions))
+    # A list all of whose items are wrong is called too short besides.
+    found = [each for each in found if each.kind != "too_short" or not any(_is_below(other.here, each.here) for other in found)]
     yield from (_problem(document, item) for item in _one_a_mistake(found))
+
+
+def _is_below(inner: Location, outer: Location) -> bool:
+    return len(inner) > len(outer) and inner[: len(outer)] == outer
 
 
 def _one_a_mistake(found: Sequence[_Found]) -> list[_Found]:

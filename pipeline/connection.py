@@ -26,7 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
-from pipeline.errors import PreflightError
+from pipeline.errors import InterruptedRunError, PreflightError
 from pipeline.remote import PACKAGES, package_folders
 
 logger = logging.getLogger(__name__)
@@ -66,6 +66,9 @@ def start_local(num_cpus: int, temp_dir: Path | None, *, cleanup: contextlib.Exi
             object_store_memory=_OBJECT_STORE_BYTES,
             _temp_dir=str(folder / "r"),  # Ray makes its own folder world-writable: the private one lies around it
         )
+    except InterruptedRunError:
+        ray.shutdown()
+        raise
     except Exception as error:
         ray.shutdown()
         raise PreflightError(f"Ray could not be started on this machine: {first_line(error)}") from error
@@ -89,6 +92,9 @@ def join(address: str, *, code: bool, cleanup: contextlib.ExitStack) -> None:
     _require_listener(_as_ray_sees(address))
     try:
         ray.init(address=address, runtime_env=runtime_env or None, log_to_driver=False, configure_logging=False)
+    except InterruptedRunError:
+        ray.shutdown()
+        raise
     except Exception as error:
         ray.shutdown()
         raise PreflightError(

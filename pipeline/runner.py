@@ -102,6 +102,10 @@ def chosen(graph: Graph, planned: list[Planned], choice: Choice) -> list[Planned
                 f"--from {choice.start}: {before[0].instance.name} comes before it and is not up to date ({before[0].reasons[0]})."
             )
         wanted = [name for name in wanted if name in keep]
+        if not wanted:
+            raise ConfigError(
+                f"--from {choice.start} --until {choice.until}: nothing lies between; {choice.until} comes before {choice.start}."
+            )
     return [p for p in planned if p.instance.name in wanted]
 
 
@@ -193,18 +197,33 @@ def _attempt_folder(storage: Storage) -> Iterator[None]:
             storage.remove(f"tmp/{storage.attempt}")
 
 
+_interrupted: list[InterruptedRunError] = []
+"""The interruption of this run, kept because a library that is at work when it comes may take it for an error of its own and go on."""
+
+
+def raise_if_interrupted() -> None:
+    """Raise the interruption that somebody has swallowed.
+
+    Raises:
+        InterruptedRunError: SIGINT or SIGTERM came.
+    """
+    if _interrupted:
+        raise _interrupted[0]
+
+
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
     """SIGTERM and SIGINT end the run by an exception in the main thread, so that everything is put away."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
+    _interrupted.clear()
 
     def handler(number: int, frame: FrameType | None) -> None:
         signal.signal(number, signal.SIG_IGN)
-        raise InterruptedRunError(
-            f"interrupted by {signal.Signals(number).name}; the same command goes on from here.", exit_code=128 + number
-        )
+        message = f"interrupted by {signal.Signals(number).name}; the same command goes on from here."
+        _interrupted.append(InterruptedRunError(message, exit_code=128 + number))
+        raise _interrupted[0]
 
     before = {number: signal.signal(number, handler) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -246,6 +265,7 @@ class _Run:
             )  # fmt: skip
             log.info("starting Ray" if given.address is None and not os.environ.get("RAY_ADDRESS") else "connecting to Ray")
             self._cluster = Cluster.open(settings, temp_dir=None)
+            raise_if_interrupted()
             token = secrets.token_hex(16)
             path = f"tmp/{self.storage.attempt}/handshake"
             self.storage.write(path, token.encode())
@@ -268,6 +288,7 @@ class _Run:
         index = 0
         while index < len(planned):
             item = planned[index]
+            raise_if_interrupted()
             try:
                 available[item.instance.name] = self._one(item, available, choice, index + 1, len(planned))
             except IntegrityError as error:

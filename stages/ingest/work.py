@@ -33,6 +33,9 @@ from stages.ingest.sources import SOURCES
 GROUP_CUT = 16
 """A group of small files ends behind a file whose digest is a multiple of this, so after 16 files on average."""
 
+_PAIRS = ("tsv-pairs", "moses", "tmx")
+"""Kinds of source that hold pairs."""
+
 
 @dataclass(frozen=True)
 class _File:
@@ -84,6 +87,14 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     if absent:
         warnings.append(f"no file for {', '.join(absent)}: nothing can be learnt of them")
     wordless = _wordless(config, listed, ledger)
+    unseen = _unseen(config, listed, context.languages, ledger)
+    if unseen:
+        warnings.append(f"no text of {', '.join(unseen)} in any source: nothing can be learnt of them")
+    unnamed = ledger.accounts["und"].kept if "und" in ledger.accounts else 0
+    if unnamed:
+        warnings.append(
+            f"{unnamed} documents say no language and stand under und; give their source `lang`, {{lang}} in its path, or the field that holds it (lang_field, lang_column)"
+        )
     if wordless:
         warnings.append(f"no text in the files of {', '.join(wordless)}: nothing can be learnt of them")
     if not shards and not output.shards.get("bitext"):
@@ -101,9 +112,17 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
 
 def _wordless(config: Config, files: list[Source], ledger: Ledger) -> list[str]:
     """Languages that have files of their own, pairs aside, of which no document was kept; sorted."""
-    of_pairs = {str(number) for number, source in enumerate(config.sources) if source.kind in ("tsv-pairs", "moses", "tmx")}
+    of_pairs = {str(number) for number, source in enumerate(config.sources) if source.kind in _PAIRS}
     held = {file.lang for file in files if file.lang is not None and file.name.partition("/")[0] not in of_pairs}
     return sorted(lang for lang in held if lang not in ledger.accounts or not ledger.accounts[lang].kept)
+
+
+def _unseen(config: Config, files: list[Source], languages: tuple[str, ...], ledger: Ledger) -> list[str]:
+    """Languages of the pipeline of which no document was kept, though some source says the language of its records; none where pairs are read, which count elsewhere."""
+    if any(source.kind in _PAIRS for source in config.sources) or all("{lang}" in source.path for source in config.sources):
+        return []
+    held = {file.lang for file in files}
+    return [lang for lang in languages if lang not in held and (lang not in ledger.accounts or not ledger.accounts[lang].kept)]
 
 
 def _judge(context: Context, path: str, ledger: Ledger, size: int, damaged: int, damage: list[Shard]) -> list[str]:

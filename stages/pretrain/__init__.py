@@ -9,11 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.artifacts import CHECKPOINT, PACKING, TOKENS, VOCABULARY
-from pipeline.config import Section, outside
+from pipeline.config import Section, known_names, outside
+from pipeline.model.sizes import SIZES
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from pipeline.training.objectives import OBJECTIVES
 
 VERSION = 2
 LIBRARIES = ("deepspeed", "torch", "transformers")
@@ -108,6 +110,19 @@ class Config(Section):
     """Steps between records handed on."""
     max_restarts: int = outside(3, ge=0)
     """Times the gang is started again after it lost a worker, from the last whole checkpoint."""
+
+    @field_validator("model")
+    @classmethod
+    def _size_is_known(cls, name: str) -> str:
+        return known_names((name,), SIZES, "size")[0]
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_are_known(cls, weights: Mapping[str, float]) -> Mapping[str, float]:
+        if not weights:
+            raise ValueError(f"none is given; known: {', '.join(OBJECTIVES)}")
+        known_names(tuple(weights), OBJECTIVES, "objective")
+        return weights
 
     @model_validator(mode="after")
     def _phases_and_weights_fit(self) -> Config:

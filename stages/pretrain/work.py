@@ -10,13 +10,11 @@ from typing import Any
 
 from pipeline.artifacts.vocabulary import MODEL_FILE
 from pipeline.curve import Curve
-from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
 from pipeline.jobs import INDEX, checkpoints, run_gang
-from pipeline.model.sizes import SIZES, count_parameters, named_size
+from pipeline.model.sizes import count_parameters, named_size
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Published, Storage, canonical
-from pipeline.training.objectives import OBJECTIVES
 from stages.pretrain import Config
 
 log = logging.getLogger(__name__)
@@ -24,13 +22,6 @@ log = logging.getLogger(__name__)
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
     """Train to the end; see the package."""
-    if config.model not in SIZES:
-        raise ConfigError(f"stages.{context.instance}.model: unknown size {config.model!r}; known: {', '.join(SIZES)}")
-    unknown = [name for name in config.objectives if name not in OBJECTIVES]
-    if unknown or not config.objectives:
-        raise ConfigError(
-            f"stages.{context.instance}.objectives: {unknown[0] if unknown else 'none'!r} is not known; known: {', '.join(OBJECTIVES)}"
-        )
     model = inputs["vocabulary"].content.files[MODEL_FILE]
     storage, folder = context.storage, f"{context.work}/checkpoints"
     argument = {

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, Literal
+from typing import BinaryIO, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pipeline.config import NonEmpty, Section, outside
 from pipeline.errors import ConfigError
@@ -55,6 +55,12 @@ class SourceConfig(Section):
             except ConfigError as error:
                 raise ValueError(str(error)) from None
         return path
+
+    @model_validator(mode="after")
+    def _the_language_is_said_once(self) -> Self:
+        if self.lang is not None and "{lang}" in self.path and not hasattr(self, "lang_a"):  # pairs have a word of their own on that
+            raise ValueError(f"lang: {self.lang} and {{lang}} in the path both say the language; give one")
+        return self
 
 
 def compression_for(file: SourceFile, config: SourceConfig) -> Compression:

@@ -26,7 +26,7 @@ def run(module: Any, config: Any, data: bytes, name: str = "f.txt", max_bytes: i
 
 
 def plain(**fields: Any) -> text.Config:
-    return text.Config(kind="text", path="x/{lang}.txt", **fields)
+    return text.Config(kind="text", path="x.txt" if "lang" in fields else "x/{lang}.txt", **fields)
 
 
 def as_json(**fields: Any) -> jsonl.Config:
