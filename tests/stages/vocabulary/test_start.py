@@ -56,7 +56,7 @@ def test_a_unigram_vocabulary_is_the_same_for_any_number_of_workers_and_order(tm
     digests = []
     for name, workers, env in (("two", 2, {}), ("one", 1, {"PIPELINE_UNIT_ORDER": "shuffle:3", "PYTHONHASHSEED": "77"})):
         file = tiny.make(
-            tmp_path / name, stages={"vocabulary": {"model": "unigram", "size": 560, "sample_words": 20_000, "sampling": "unimax"}}
+            tmp_path / name, stages={"vocabulary": {"model": "unigram", "size": 500, "sample_words": 20_000, "sampling": "unimax"}}
         )
         done = tiny.run(file, *UNTIL, f"cluster.workers={workers}", env=env)
         assert done.returncode == 0, done.stdout + done.stderr
