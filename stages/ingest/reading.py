@@ -57,24 +57,19 @@ def read_unit(task: Task) -> None:
             rows.begin(bytes.fromhex(plain["sha256"]), plain["name"].partition("/")[2])
             part = Slice(**plain["slice"])
             items = module.read(lambda url=file.url: open_source(url), file, part, config)
-            lost, is_read = 0, False
             for found in task.records(items, _lang_of, partial(_place, rows.name), rows.name):
                 item = found.make() if isinstance(found, Pending) else found
-                is_read = is_read or not isinstance(item, Damaged)
                 if isinstance(item, Record):
                     rows.document(item)
                 elif isinstance(item, Dropped):
                     task.ledger.drop(code_of(item.lang) or "und", item.reason)
                 elif isinstance(item, Damaged):
-                    lost += _lost_bytes(item, file, part)
+                    damaged_bytes += _lost_bytes(item, file, part)
                     task.ledger.quarantine(file.lang or "und", item.reason)
                     place = {"offset": item.offset, "length": item.length, "reason": item.reason, "rest_of_stream": item.rest_of_stream}
                     damage.row({"source": rows.name, **place})
                 else:
                     rows.pair(item)
-            if lost and not is_read:  # nothing in it could be read, wherever the fault was seen
-                lost = max(lost, (part.stop or file.size) - part.start)
-            damaged_bytes += lost
         rows.count()
     task.counts["damaged_bytes"] = damaged_bytes
 

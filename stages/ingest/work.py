@@ -22,7 +22,7 @@ from pipeline.storage import Source, digest
 from pipeline.tables import read_table
 from pipeline.text.spellings import spelling_table
 from pipeline.units import Phase, Unit
-from stages.ingest import Config
+from stages.ingest import OUTPUT, Config
 from stages.ingest.aligned import pair_aligned
 from stages.ingest.listing import missing_languages
 from stages.ingest.partners import partners
@@ -79,6 +79,8 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         ledger.add(own)
         size = sum(file.size for file in files)
         damaged = sum(result.counts["damaged_bytes"] for result in results)
+        if own.quarantined and not own.dropped and not any(shard.rows for r in results for name in OUTPUT for shard in r.parts(name)):
+            damaged = size  # nothing of the source could be read, wherever the faults were seen
         counts["sources"][str(number)] = {"files": len(files), "bytes": size, "damaged_bytes": damaged, "quarantined": own.quarantined}
         warnings += _judge(context, source.path, own, size, damaged, [r.files["damage"] for r in results])
     output.add("documents", shards)

@@ -41,7 +41,7 @@ def test_a_language_without_text_and_records_without_a_language_are_warned_of(tm
     assert outcome.code == 0 and "in any source" not in outcome.err and "und" not in outcome.err.split(), outcome.text
 
 
-def test_a_file_of_which_nothing_could_be_read_counts_whole(tmp_path: Path, cli: inside.Cli) -> None:
+def test_a_source_of_which_nothing_could_be_read_counts_whole(tmp_path: Path, cli: inside.Cli) -> None:
     file = make(tmp_path, [{"kind": "text", "path": "{lang}.txt"}, {"kind": "tmx", "path": "en.txt"}])
     outcome = cli("run", file, "--until", "ingest")
     assert outcome.code == 4 and "100.00% of its bytes" in outcome.text, outcome.text
