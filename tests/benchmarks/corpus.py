@@ -1,6 +1,6 @@
 """The corpus engine measured: against datatrove 0.10.1, against itself at other sizes, and against brute force.
 
-    python -m tests.benchmarks.corpus [--size-mb 1024] [--own-mb 100] [--scale-mb 64] [--skew-mb 256] [--only gopher --only minhash …] [--work FOLDER]
+    python -m tests.benchmarks.corpus [--size-mb 1024] [--own-mb 100] [--scale-mb 64] [--skew-mb 768] [--only gopher --only minhash …] [--work FOLDER]
 
 Everything it needs it makes: the text (NTREX-128 enlarged, see `corpus_text`), the peer's virtual environment (in `--work`, kept there). Two workers on each side, in
 turn. Each part says what it measures: `contest` (gopher, minhash), `precision`, `scale`, `skew`, `identify`. The last line is JSON with the keys
@@ -47,7 +47,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--size-mb", type=float, default=1024, help="text of the contests with plain splitting")
     parser.add_argument("--own-mb", type=float, default=100, help="text of the contests with each side's own splitting")
     parser.add_argument("--scale-mb", type=float, default=64, help="the smallest of the three sizes of `scale`")
-    parser.add_argument("--skew-mb", type=float, default=256, help="text of `skew`")
+    parser.add_argument("--skew-mb", type=float, default=768, help="text of `skew`")
     parser.add_argument("--only", action="append", choices=PARTS, help="a part to run; may be repeated; default all")
     parser.add_argument("--work", type=Path, default=Path.home() / "xlm-pipeline-benchmarks", help="folder for all that is made")
     default = Path(__file__).resolve().parents[3] / "shared" / "data"

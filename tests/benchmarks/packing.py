@@ -64,10 +64,11 @@ def _settings(source: list[dict[str, Any]], languages: tuple[str, ...], storage:
         clean=engine.PLAIN,
         own=True,
         kept=False,
+        card=False,
         workers=WORKERS,
     )
     plain["stages"] |= {
-        "ingest": {"sources": source}, "card": None, "vocabulary": {"size": vocabulary}, "encode": {}, "pack": {"length": length, "method": "best-fit"},
+        "ingest": {"sources": source}, "vocabulary": {"size": vocabulary}, "encode": {}, "pack": {"length": length, "method": "best-fit"},
     }  # fmt: skip
     return plain
 
@@ -149,8 +150,8 @@ def _bare(corpus: corpus_text.Corpus, model: Path, by: str) -> float:
     seconds = time.monotonic() - started_at_s
     if any(process.exitcode for process in work):
         raise RuntimeError("a bare process failed")
-    print(f"  bare loops over {by}s: {sum(tokens):,} tokens in {seconds:.1f} s", flush=True)
-    return sum(tokens) / seconds
+    print(f"  bare loops over {by}s: {sum(tokens[:]):,} tokens in {seconds:.1f} s", flush=True)
+    return sum(tokens[:]) / seconds
 
 
 def _loop(paths: list[str], model: str, by: str, number: int, ready: Any, go: Any, tokens: Any) -> None:

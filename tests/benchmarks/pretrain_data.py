@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from pipeline.text.hashing import hash64
 from pipeline.text.packing import UNK
-from pipeline.training.batches import Feed, PackedRows
+from pipeline.training.batches import Feed
 from pipeline.training.mixture import Mixture
 from pipeline.training.objectives.masked import objective
+from pipeline.training.packed_rows import PackedRows
 
 NUM_TOKENS = 400_000
 

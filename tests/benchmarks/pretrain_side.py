@@ -41,7 +41,8 @@ def main() -> None:
     # With two ranks both time their products at once, as in training.
     dtype = torch.bfloat16 if spec["precision"] == "bf16" else torch.float32
     product_flops = 2 * PRODUCT**3 / time_matmul(dtype, PRODUCT, 5)
-    size = ModelSize(*spec["size"], spec["length"] + 2, None)
+    layers, hidden, heads, intermediate = spec["size"]
+    size = ModelSize(layers, hidden, heads, intermediate, spec["length"] + 2, None)
     model = build_masked_lm(size, spec["vocab"], seed=3, dropout=spec["dropout"], max_length=spec["length"])
     feed = pretrain_data.feed(Path(spec["data"]), vocab_size=spec["vocab"], length=spec["length"], global_batch=spec["global_batch"])
     result = {"ours": ours, "hf": hugging_face}[spec["side"]](spec, rank, model, feed, path.parent)

@@ -151,7 +151,7 @@ class HuggingFace:
     """The peer: a process that answers each line with the rates of one round."""
 
     def __init__(self, work: Path, feed: Feed, model: bytes) -> None:
-        from pipeline.text.tokenizer import export_huggingface
+        from pipeline.text.tokenizer_export import export_huggingface
 
         folder = work / f"huggingface-{sys.version_info[0]}{sys.version_info[1]}"
         python, done = folder / "bin" / "python", folder / "complete.json"
@@ -277,9 +277,9 @@ def main() -> None:
         memory[number > 0] = _anonymous_mb()
     peer.close()
     best = [max(rates[way] for rates in ours) for way in (0, 1)]
-    for name, rates in theirs.items():
+    for name, rounds in theirs.items():
         print(
-            f"  datasets 5.2.0, format {name:8s} {max(r for r, _ in rates) / 1e6:8.3f} million tokens/s ({max(r for _, r in rates) / 1e6:.3f} by processor time)"
+            f"  datasets 5.2.0, format {name:8s} {max(r for r, _ in rounds) / 1e6:8.3f} million tokens/s ({max(r for _, r in rounds) / 1e6:.3f} by processor time)"
         )
     print(
         f"  this reader                    {best[0] / 1e6:8.3f} million tokens/s ({best[1] / 1e6:.3f} by processor time; median {np.median([r for r, _ in ours]) / 1e6:.2f}"

@@ -92,6 +92,6 @@ def _cost(seconds: float) -> Cost:
 )
 def test_start_ups_and_short_runs_are_repeated_in_turn_until_two_agree(startups: list[float], runs: list[float], apart: float) -> None:
     given = iter(startups), iter(runs)
-    found = contest.side("x", [], *(lambda times=times: _cost(next(times)) for times in given))  # type: ignore[misc]
+    found = contest.side("x", [], *(lambda times=times: _cost(next(times)) for times in given))
     assert found.seconds == found.cpu_seconds == apart
     assert [next(times, None) for times in given] == [None, None]

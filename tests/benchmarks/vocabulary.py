@@ -39,7 +39,7 @@ from tests.benchmarks.measured import Cost, run
 from tests.benchmarks.scale import slope
 
 KEYS = ("time_ratio_raw", "memory_ratio_raw", "pieces_agree", "unspaced_length", "count_exponent", "train_exponent")
-ALL_KEPT = {"rules": [], "near": None, "lines": None, "urls": False}
+ALL_KEPT: dict[str, Any] = {"rules": [], "near": None, "lines": None, "urls": False}
 FIRST = 260
 """Ids of specials and bytes, alike on both sides."""
 SAMPLE_LINES = 20_000
@@ -111,7 +111,9 @@ def contest(data: Path, work: Path, size: int, vocabulary: int) -> dict[str, flo
 def _ours(made: corpus_text.Corpus, work: Path, vocabulary: int) -> tuple[Cost, Path]:
     """What the one stage takes on the corpus, and the storage that holds its output; all before it is done and not counted."""
     storage = engine.fresh(work / "ours")
-    settings = engine.settings(made.pattern, made.languages, storage, ALL_KEPT, clean=engine.PLAIN, own=True, kept=False, workers=2)
+    settings = engine.settings(
+        made.pattern, made.languages, storage, ALL_KEPT, clean=engine.PLAIN, own=True, kept=False, card=False, workers=2
+    )
     settings["stages"]["vocabulary"] = {"size": vocabulary, "alpha": 1, "language_coverage": 0, "bitext": False, "coverage": 0.9995}
     engine.pipeline(work, settings, None, "--until", "dedup")
     return engine.pipeline(work, settings, None, "--until", "vocabulary"), storage

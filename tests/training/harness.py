@@ -63,9 +63,9 @@ def run_gang(target: str, world_size: int, arguments: dict[str, Any], folder: Pa
                     break
                 time.sleep(0.02)
         finally:
-            for rank in ranks:
-                rank.kill()
-                rank.wait()
+            for process in ranks:
+                process.kill()
+                process.wait()
     assert all((folder / f"result.{rank}").exists() for rank in range(world_size)), f"{target} failed:\n{_tails(folder, world_size)}"
     return [json.loads((folder / f"result.{rank}").read_text()) for rank in range(world_size)]
 
