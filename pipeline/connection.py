@@ -50,6 +50,8 @@ def start_local(num_cpus: int, temp_dir: Path | None, *, cleanup: contextlib.Exi
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # How long a part of Ray goes on without its head, which here is on the same machine; 60 s otherwise.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
+        # Workers that are kept though they have nothing to do; of the others each ends after a second. A phase of one unit would else hold those of the phase before.
+        "RAY_num_workers_soft_limit": str(max(1, num_cpus // 2)),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "PYTHONPATH": _worker_python_path(),
@@ -73,7 +75,15 @@ def start_local(num_cpus: int, temp_dir: Path | None, *, cleanup: contextlib.Exi
         ray.shutdown()
         raise PreflightError(f"Ray could not be started on this machine: {first_line(error)}") from error
     cleanup.callback(ray.shutdown, wait_for_processes=True)
+    _end_what_nobody_asks(ray)
     return folder
+
+
+def _end_what_nobody_asks(ray: Any) -> None:
+    """End the parts of a local Ray that serve a cluster: autoscaler, dashboard, and the one that sends workers' logs here. They hold 170 MB."""
+    node = ray._private.worker._global_node
+    for end in (node.kill_monitor, node.kill_dashboard, node.kill_log_monitor):
+        end(check_alive=False)
 
 
 def join(address: str, *, code: bool, cleanup: contextlib.ExitStack) -> None:

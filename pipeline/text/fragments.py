@@ -25,7 +25,8 @@ OUTSIDE = 254
 """Class of a character that stands in no piece but its own."""
 _P = np.uint64(0x100000001B3)
 _SEED = np.uint64(0xCBF29CE484222325)
-_PARTS = 1 << 16
+_ROOM = 1 << 10
+"""More columns than words: most words have one part, some none, few have several."""
 
 
 def point_classes(alphabet: list[int], split_digits: bool) -> np.ndarray[Any, np.dtype[np.uint8]]:
@@ -106,20 +107,25 @@ def _enter(table: Any, flat: Any, starts: Any, parts: int) -> None:
         table[slot] = part
 
 
+def _slots(parts: int) -> int:
+    """Slots of a table of so many parts: a power of two, three quarters full at most."""
+    return 1 << (parts * 4 // 3).bit_length()
+
+
 class Fragments:
     """Collects the parts of words."""
 
-    def __init__(self, classes: np.ndarray[Any, np.dtype[np.uint8]], room: int) -> None:
-        """`classes` as `point_classes` gives them; `room`: characters and number of all words that will come, at least.
+    def __init__(self, classes: np.ndarray[Any, np.dtype[np.uint8]], characters: int, words: int) -> None:
+        """`classes` as `point_classes` gives them; characters and number of all words that will come, at least.
 
-        Cells that are never written cost no memory; one allocation lets the kernel use large pages, without which most of the time is spent on looking up addresses.
+        Cells and columns that are never written cost no memory; one allocation lets the kernel use large pages, without which most of the time is spent on looking up addresses.
         """
         self._classes = classes
-        self._flat = np.empty(room * 3 // 2 + 2, np.int32)  # a part has at least two characters and one divider
+        self._flat = np.empty((characters + words) * 3 // 2 + 2, np.int32)  # a part has at least two characters and one divider
         self._flat[0] = DIVIDER
-        self._starts, self._counts = np.empty(_PARTS, np.int64), np.empty(_PARTS, np.int64)
+        self._starts, self._counts = np.empty(words + _ROOM, np.int64), np.empty(words + _ROOM, np.int64)
         self._starts[0] = 1
-        self._table = np.full(2 * _PARTS, -1, np.int32)
+        self._table = np.full(_slots(words + _ROOM), -1, np.int32)
         self._parts = self._cells = 0
 
     def add(self, data: Any, offsets: I64, counts: I64) -> None:
@@ -128,16 +134,23 @@ class Fragments:
             return
         state = np.array([0, offsets[0], self._parts, self._cells], np.int64)
         while not _cut(data, offsets, counts, self._classes, state, self._flat, self._starts, self._counts, self._table):
-            size = len(self._starts)
+            size = len(self._starts) * 5 // 4
             # In place, which moves no page where the allocator can help it.
-            self._starts.resize(2 * size, refcheck=False)
-            self._counts.resize(2 * size, refcheck=False)
+            self._starts.resize(size, refcheck=False)
+            self._counts.resize(size, refcheck=False)
             self._table = np.zeros(0, np.int32)  # gone before its successor comes
-            self._table = np.full(4 * size, -1, np.int32)
+            self._table = np.full(_slots(size), -1, np.int32)
             _enter(self._table, self._flat, self._starts, int(state[2]))
         self._parts, self._cells = int(state[2]), int(state[3])
 
     def taken(self) -> tuple[I32, I64]:
-        """All cells, a divider at either end, and the count of each part, in order; nothing may be added any more."""
-        self._table, self._starts = np.zeros(0, np.int32), np.zeros(0, np.int64)
-        return self._flat[: self._cells + 1], self._counts[: self._parts]
+        """All cells, a divider at either end, and the count of each part, in order; they are held here no more, and nothing may be added."""
+        flat, counts = self._flat, self._counts
+        self._table, self._flat, self._starts, self._counts = (
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int64),
+        )
+        flat.resize(self._cells + 1, refcheck=False)  # its own memory, which whoever takes it may give back in part
+        return flat, counts[: self._parts]

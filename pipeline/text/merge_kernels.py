@@ -52,7 +52,27 @@ def _spread(cells: Any, counts: Any, numbers: Any, large: Any) -> Any:
 
 
 @njit(cache=True)
-def _count_pairs(cells: Any, large: Any, lengths: Any, share: int, shares: int, keys: Any, sums: Any, places: Any) -> int:
+def _close_up(cells: Any, spans: Any) -> int:
+    """A cell for each piece, whatever its length, in place; parts that became one piece hold no pair and go. Returns the cells that are left."""
+    used, begin, at = 0, 0, 0
+    while at < len(cells):
+        value = cells[at]
+        if value >= 0:
+            cells[used] = value
+            used += 1
+            at += spans[value]
+            continue
+        if used - begin == 2:  # a divider and one piece behind it
+            used = begin
+        begin = used
+        cells[used] = value
+        used += 1
+        at += 1
+    return used
+
+
+@njit(cache=True)
+def _count_pairs(cells: Any, large: Any, spans: Any, share: int, shares: int, keys: Any, sums: Any, places: Any) -> int:
     """Weighted counts and numbers of places of all pairs of neighbours whose hash falls into the share; how many pairs, or -1 if the table is too small."""
     mask = uint64(len(keys) - 1)
     used, weight, at = 0, np.int64(0), 0
@@ -63,7 +83,7 @@ def _count_pairs(cells: Any, large: Any, lengths: Any, share: int, shares: int, 
             weight = own if own < _LARGE else large[own - _LARGE]
             at += 1
             continue
-        after = at + lengths[value]
+        after = at + spans[value]
         right = cells[after]
         if right >= 0:
             key = (np.int64(value) << 32) | np.int64(right)
@@ -84,7 +104,7 @@ def _count_pairs(cells: Any, large: Any, lengths: Any, share: int, shares: int, 
 
 
 @njit(cache=True)
-def _place_pairs(cells: Any, lengths: Any, keys: Any, pairs: Any, ends: Any, arena: Any) -> None:
+def _place_pairs(cells: Any, spans: Any, keys: Any, pairs: Any, ends: Any, arena: Any) -> None:
     """Write the places of the kept pairs, found by their keys, into their slices."""
     mask = uint64(len(keys) - 1)
     at = 0
@@ -93,7 +113,7 @@ def _place_pairs(cells: Any, lengths: Any, keys: Any, pairs: Any, ends: Any, are
         if value < 0:
             at += 1
             continue
-        after = at + lengths[value]
+        after = at + spans[value]
         right = cells[after]
         if right >= 0:
             key = (np.int64(value) << 32) | np.int64(right)

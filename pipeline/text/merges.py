@@ -1,4 +1,4 @@
-"""The merges of a byte-pair vocabulary (Sennrich et al. 2016), the same that sentencepiece 0.2.3 finds, in a fifth of its memory.
+"""The merges of a byte-pair vocabulary (Sennrich et al. 2016), the same that sentencepiece 0.2.3 finds, in a fraction of its memory.
 
     cells of `fragments`, weights -> pairs of neighbours with their positions -> the most frequent pair becomes one piece, everywhere -> … -> pieces, in order
 
@@ -7,11 +7,12 @@ by code points, then the one with the longer left part (sentencepiece leaves tha
 made again. No piece is longer than 16 characters.
 
 Why it is small and fast: all places of a pair come up at once, when the younger of its parts is made, so they are one slice, written once; later its count only
-falls, by sums over all places of a merge. Places that are none any more are passed over when the pair's turn comes. Pairs below a least count are not kept at all:
-should the others not suffice, all neighbours are counted anew with a lower bound, which gives the same pieces.
+falls, by sums over all places of a merge. Places that are none any more are passed over when the pair's turn comes. Pairs below a least count are not kept: the
+most frequent come first, as many as there is room for; then what is left of the text closes up (a cell for each piece, and parts that became one piece go), all
+neighbours are counted anew, and the next come. That gives the same pieces in the same order.
 
-A cell holds a piece's number at the piece's first place, minus its length at its last, and -1 between; below -LONGEST it is a divider and tells the weight of the
-part behind it. Memory: 10 bytes a cell, and about 60 a kept pair.
+A cell holds a piece's number at the piece's first place, minus its span (cells) at its last, and -1 between; below -LONGEST it is a divider and tells the weight of the
+part behind it. Memory: 6 bytes a cell, and about 60 a kept pair.
 
 Legend: S pieces, P kept pairs, N cells.
 """
@@ -24,12 +25,13 @@ import numpy as np
 from numba import njit, uint64
 
 from pipeline.text.alphabet import ANY, scripts
-from pipeline.text.fragments import I32, I64
+from pipeline.text.fragments import I32, I64, Fragments
 from pipeline.text.kernels import _mix
 from pipeline.text.merge_kernels import (
     _BASE,
     _LARGE,
     LONGEST,
+    _close_up,
     _count_pairs,
     _enter_pairs,
     _fall,
@@ -45,10 +47,14 @@ from pipeline.text.merge_kernels import (
     _weight,
 )
 
-_LOWER = 16
-"""How much lower the least count of a kept pair gets when pairs run out."""
+_PLACES = 1 << 22
+"""Places of pairs that may be kept at a time, however few cells there are."""
+_NUMBERS = 1.5
+"""Else cells and places may together be so many times the cells there were at first."""
 _PER_MERGE = 64
-"""The least count to begin with is all neighbours over so many times the merges."""
+"""Pairs below all neighbours over so many times the merges are not even listed, as long as the others suffice."""
+_LOWER = 16
+"""How much lower that bound gets when they do not."""
 _SLOTS = 1 << 21
 _DONE, _NO_PAIRS, _NO_COLUMNS, _NO_ARENA = 0, 1, 2, 3
 
@@ -59,6 +65,7 @@ def _merge(
     large: Any,
     texts: Any,
     lengths: Any,
+    spans: Any,
     kinds: Any,
     table: Any,
     state: Any,
@@ -105,10 +112,10 @@ def _merge(
         if used + 2 * places[best] > len(arena):
             status = _NO_ARENA
             break
-        piece, size, first = pieces, lengths[left] + lengths[right], lengths[left]
-        for i in range(size):
+        piece, size, first = pieces, spans[left] + spans[right], spans[left]
+        lengths[piece], spans[piece] = lengths[left] + lengths[right], size
+        for i in range(lengths[piece]):
             texts[piece, i] = _letter(texts, lengths, left, right, i)
-        lengths[piece] = size
         kinds[piece] = kinds[left] if kinds[left] != ANY else kinds[right]
         table[slot] = piece
         pieces += 1
@@ -186,7 +193,7 @@ def _merge(
             at, other, behind = around[i, 0], around[i, 1], around[i, 2]
             if other >= 0 and near[other, 0] >= 0:
                 pair = near[other, 0]
-                arena[begins[pair] + places[pair]] = at - lengths[other]
+                arena[begins[pair] + places[pair]] = at - spans[other]
                 places[pair] += 1
             if behind >= 0 and near[behind, 1] >= 0:
                 pair = near[behind, 1]
@@ -201,8 +208,8 @@ def _merge(
 
 @njit(cache=True)
 def _tidy(
-    cells: Any, texts: Any, lengths: Any, table: Any, least: int, state: Any, lefts: Any, rights: Any, sums: Any, tops: Any, begins: Any, places: Any, arena: Any,
-    heap: Any,
+    cells: Any, texts: Any, lengths: Any, spans: Any, table: Any, least: int, state: Any, lefts: Any, rights: Any, sums: Any, tops: Any, begins: Any, places: Any,
+    arena: Any, heap: Any,
 ) -> None:  # fmt: skip
     """Pairs that are none any more go, as do their places; the slices of the others close up."""
     pairs, used = 0, 0
@@ -210,7 +217,7 @@ def _tidy(
         left, right, total = lefts[pair], rights[pair], sums[pair]
         if total < least or table[_find(table, texts, lengths, left, right)] >= 0:
             continue
-        first, begin = lengths[left], used
+        first, begin = spans[left], used
         for i in range(begins[pair], begins[pair] + places[pair]):
             at = arena[i]
             if cells[at] == left and cells[at + first] == right:
@@ -223,12 +230,13 @@ def _tidy(
     state[1], state[2], state[3] = pairs, used, pairs
 
 
-def merged_pieces(cells: I32, counts: I64, alphabet: list[int], merges: int) -> list[str]:
+def merged_pieces(fragments: Fragments, alphabet: list[int], merges: int) -> list[str]:
     """The pieces of the first `merges` merges, in order; fewer where no pair of neighbours is left.
 
-    cells: parts as `Fragments.taken` gives them; they are overwritten. counts: weight of each part, at least 1. alphabet: all code points in the cells.
+    fragments: parts with weights of at least 1; they are taken out of it. alphabet: all code points that stand in them.
     """
-    return _Merging(cells, counts, alphabet, merges).run()
+    merging = _Merging(*fragments.taken(), alphabet, merges)  # which does not hold on to the counts
+    return merging.run()
 
 
 class _Merging:
@@ -238,6 +246,7 @@ class _Merging:
         most = len(alphabet) + merges
         self.cells, self.first, self.most = cells, len(alphabet), most
         self.texts, self.lengths, self.kinds = np.zeros((most, LONGEST), np.int32), np.ones(most, np.int64), np.zeros(most, np.uint8)
+        self.spans = np.ones(most, np.int64)
         self.texts[: len(alphabet), 0] = alphabet
         self.kinds[: len(alphabet)] = scripts()[alphabet]
         numbers = np.full(0x110000, -1, np.int32)
@@ -248,21 +257,25 @@ class _Merging:
         self.near, self.near_places = np.zeros((most, 2), np.int64), np.zeros((most, 2), np.int64)
         self.touched = np.zeros(2 * most, np.int64)
         self.state = np.array([len(alphabet), 0, 0, 0], np.int64)
-        self.least = max(1, neighbours // (_PER_MERGE * max(1, merges)))
+        self.most_numbers = int(len(cells) * _NUMBERS)
+        self.shares = 1
+        self.listed = max(1, neighbours // (_PER_MERGE * max(1, merges)))
+        self.least = 0  # as yet no pair was looked at
 
     def run(self) -> list[str]:
         self._find_pairs()
         while True:
             status = _merge(
-                self.cells, self.large, self.texts, self.lengths, self.kinds, self.table, self.state, self.least, self.most, self.lefts, self.rights, self.sums,
-                self.tops, self.begins, self.places, self.arena, self.heap, self.keys, self.numbers, self.near, self.near_places, self.touched, self.around,
+                self.cells, self.large, self.texts, self.lengths, self.spans, self.kinds, self.table, self.state, self.least, self.most, self.lefts, self.rights,
+                self.sums, self.tops, self.begins, self.places, self.arena, self.heap, self.keys, self.numbers, self.near, self.near_places, self.touched, self.around,
             )  # fmt: skip
             if status == _NO_COLUMNS:
                 self._more_columns()
             elif status == _NO_ARENA:
                 self._more_arena()
             elif status == _NO_PAIRS and self.least > 1:
-                self.least = max(1, self.least // _LOWER)
+                if self.least <= self.listed:
+                    self.listed = max(1, self.listed // _LOWER)
                 self._find_pairs()
             else:
                 break
@@ -270,21 +283,30 @@ class _Merging:
         return ["".join(map(chr, self.texts[piece, : self.lengths[piece]].tolist())) for piece in made]
 
     def _find_pairs(self) -> None:
-        """Count all neighbours; keep the pairs that reach the least count, with their places."""
+        """Close up the cells, count all neighbours, keep the most frequent pairs with their places: as many as there is room for."""
         self.lefts = self.rights = self.sums = self.tops = self.begins = self.places = self.arena = self.heap = np.zeros(0, np.int64)
-        shares, share, found = 1, 0, list[tuple[I64, I64, I64]]()
-        while share < shares:
+        if self.least:
+            self.cells.resize(int(_close_up(self.cells, self.spans)), refcheck=False)
+            self.spans[:] = 1
+        share, found = 0, list[tuple[I64, I64, I64]]()
+        while share < self.shares:
             keys, sums, places = np.full(_SLOTS, -1, np.int64), np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int32)
-            if _count_pairs(self.cells, self.large, self.lengths, share, shares, keys, sums, places) < 0:
-                shares, share, found = 2 * shares, 0, []  # too many different ones for the table: in more passes
+            if _count_pairs(self.cells, self.large, self.spans, share, self.shares, keys, sums, places) < 0:
+                self.shares, share, found = 2 * self.shares, 0, []  # too many different ones for the table: in more passes
                 continue
-            enough = np.flatnonzero((keys >= 0) & (sums >= self.least))
+            enough = np.flatnonzero((keys >= 0) & (sums >= self.listed))
             found.append((keys[enough], sums[enough], places[enough].astype(np.int64)))
             share += 1
         keys, sums, places = (np.concatenate(column) for column in zip(*found, strict=True))
         usable = np.zeros(len(keys), np.bool_)
         _usable(keys >> 32, keys & 0xFFFFFFFF, self.lengths, self.kinds, self.texts, self.table, usable)
         keys, sums, places = keys[usable], sums[usable], places[usable]
+        order = np.argsort(-sums, kind="stable")
+        fitting = int(np.searchsorted(np.cumsum(places[order]), max(_PLACES, self.most_numbers - len(self.cells)), side="right"))
+        # All of one count or none, but the first in any case.
+        self.least = self.listed if fitting == len(order) else int(min(sums[order[fitting]] + 1, sums[order[0]]))
+        enough = sums >= self.least
+        keys, sums, places = keys[enough], sums[enough], places[enough]
         pairs, room = len(keys), 2 * len(keys) + 2 * self.first + 4096
         self.lefts, self.rights = (_held(column, room, np.int32) for column in (keys >> 32, keys & 0xFFFFFFFF))
         ends = np.cumsum(places)
@@ -295,7 +317,7 @@ class _Merging:
         self.arena = np.empty(used * 3 // 2 + 4096, np.int32)
         self.around = np.empty((int(places.max(initial=1)), 3), np.int32)
         self._enter(pairs)
-        _place_pairs(self.cells, self.lengths, self.keys, self.numbers, self.begins.copy(), self.arena)
+        _place_pairs(self.cells, self.spans, self.keys, self.numbers, self.begins.copy(), self.arena)
         _heapify(self.heap, pairs, self.lefts, self.rights, self.tops, self.texts, self.lengths)
         self.state[1:] = pairs, used, pairs
 
@@ -313,8 +335,8 @@ class _Merging:
 
     def _more_arena(self) -> None:
         _tidy(
-            self.cells, self.texts, self.lengths, self.table, self.least, self.state, self.lefts, self.rights, self.sums, self.tops, self.begins, self.places,
-            self.arena, self.heap,
+            self.cells, self.texts, self.lengths, self.spans, self.table, self.least, self.state, self.lefts, self.rights, self.sums, self.tops, self.begins,
+            self.places, self.arena, self.heap,
         )  # fmt: skip
         pairs, used, waiting = (int(value) for value in self.state[1:])
         needed = used * 9 // 8 + 2 * int(self.places[self.heap[0]] if waiting else 0)

@@ -91,7 +91,7 @@ def train_words(
     split_digits: bool = False,
     controls: Sequence[str] = (),
 ) -> bytes:
-    """`train` from columns, a part at a time: memory follows the characters of distinct words, about 11 bytes each, never the size of the corpus.
+    """`train` from columns, a part at a time: memory follows the characters of distinct words, about 7 bytes each, never the size of the corpus.
 
     controls: further ids that no text is encoded to, such as `language_token` gives; they come behind all pieces, before `<mask>`.
     """
@@ -104,12 +104,12 @@ def train_words(
         raise ConfigError(f"vocabulary size is {size}; it must hold 4 specials, <mask> and some pieces: give at least 8")
     if not 0.98 <= character_coverage <= 1.0:
         raise ConfigError(f"character_coverage is {character_coverage}; allowed is 0.98 to 1.0 (as sentencepiece has it)")
-    sums, room = np.zeros(POINTS, np.int64), 0
+    sums, characters, held = np.zeros(POINTS, np.int64), 0, 0
     for part, counts in words():
         check_words(part)
         add_points(*_utf8(part), counts, sums)
-        room += len(part) + int(pc.sum(pc.utf8_length(part)).as_py() or 0)
-    if not room:
+        characters, held = characters + int(pc.sum(pc.utf8_length(part)).as_py() or 0), held + len(part)
+    if not held:
         raise StageError("vocabulary: there are no words to train on; is every document dropped?")
     alphabet = chosen(sums, set(required_chars) - {" ", SPACE, "\t", "\n"}, character_coverage)
     needed = len(SPECIALS) + (256 if byte_fallback else 0) + len(alphabet) + len(controls) + 1
@@ -119,10 +119,10 @@ def train_words(
             f"give a size above {needed} or lower coverage and language_coverage",
             needed=needed,
         )
-    fragments = Fragments(point_classes(alphabet, split_digits), room)
+    fragments = Fragments(point_classes(alphabet, split_digits), characters, held)
     for part, counts in words():
         fragments.add(*_utf8(part), counts)
-    merged = merged_pieces(*fragments.taken(), alphabet, size - needed)
+    merged = merged_pieces(fragments, alphabet, size - needed)
     if len(merged) < size - needed:
         most = needed + len(merged)
         raise StageError(f"vocabulary.size is {size}, but this text supports at most {most}; give size={most} or more text", at_most=most)

@@ -17,8 +17,6 @@ import pyarrow as pa
 from pipeline.manifest import Shard
 from pipeline.tables import open_file, utf8
 from pipeline.task import Task
-from pipeline.text.counting import count_batch
-from pipeline.text.word_sums import ordered, summed
 
 WORDS = pa.schema(
     [
@@ -51,6 +49,8 @@ class WordCounter:
     def _count(self) -> None:
         if not self._langs:
             return
+        from pipeline.text.counting import count_batch  # compiled code, here and below, is for workers: the driver does without its memory
+
         names, numbers = np.unique(np.array(self._langs, dtype=object).astype(str), return_inverse=True)
         found = count_batch(*utf8(pa.concat_arrays(self._texts)), numbers)
         lang = pa.array([str(name) for name in names], pa.string()).take(pa.array(found.languages))
@@ -83,6 +83,8 @@ def write_words(task: Task, counter: WordCounter) -> None:
 
 def merge_words(task: Task, shards: Sequence[Mapping[str, Any]], number: int) -> pa.Table:
     """Partition `number` of all files, summed and sorted."""
+    from pipeline.text.word_sums import ordered
+
     batches = [open_file(task.storage.local(shard.path, shard.sha256)).get_batch(number) for shard in (Shard(**plain) for plain in shards)]
     table, _, hashes = _summed(pa.Table.from_batches(batches, schema=WORDS))
     order = ordered(table["word"].combine_chunks(), table["lang"].combine_chunks(), hashes)
@@ -91,6 +93,8 @@ def merge_words(task: Task, shards: Sequence[Mapping[str, Any]], number: int) ->
 
 def _summed(table: pa.Table) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.uint64]]]:
     """Each (word, language) once, in order of first appearance; the row where it first stands; hashes of the words for an order."""
+    from pipeline.text.word_sums import summed
+
     whole = table.combine_chunks()
     words, langs = (whole[name].combine_chunks() for name in ("word", "lang"))
     firsts, sums, hashes = summed(words, langs.dictionary_encode().indices.to_numpy(), whole["count"].to_numpy())

@@ -17,7 +17,6 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.tables import read_table, utf8
-from pipeline.text.alphabet import POINTS, add_points
 from pipeline.training.unimax import weights_unimax
 from stages.vocabulary import Config
 
@@ -143,6 +142,8 @@ def _least_count(counts: I64, most: int) -> int:
 
 def required_characters(paths: Sequence[Path], share: float) -> str:
     """For each language the most frequent characters that make up `share` of its text, ties in code point order; sorted."""
+    from pipeline.text.alphabet import POINTS, add_points  # compiled code that workers alone need
+
     own = np.zeros(POINTS, np.int64)
     held: dict[str, tuple[I64, I64]] = {}
     for path in paths:

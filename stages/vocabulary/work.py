@@ -27,8 +27,8 @@ from stages.vocabulary.counts import WORDS, WordCounter, merge_words, write_word
 from stages.vocabulary.parity import longest, parity, share_of
 from stages.vocabulary.weights import required_characters, weighted_words, weights_for
 
-BYTES_PER_WORD = 150
-"""Generous memory per distinct word while merging: about 11 bytes for each of its characters."""
+BYTES_PER_WORD = 120
+"""Generous memory per distinct word while merging: about 7 bytes for each of its characters, and 20."""
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
