@@ -1,11 +1,10 @@
 """One vocabulary of 64,000 pieces over all real training text: what it does to each language, and the same ids in Hugging Face on every line.
 
-Text: SIB-200's training sentences and NTREX-128, and the Declaration where XLM_PIPELINE_TEST_UDHR names a folder of its lines (`<lang>.txt`). Weighted by α = 0.3.
+Text: SIB-200's training sentences, NTREX-128, and the Declaration (npm, fetched once). Weighted by α = 0.3.
 """
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +16,7 @@ import pytest
 from pipeline.errors import ConfigError
 from pipeline.tables import utf8, write_table
 from pipeline.text.counting import count_batch
-from pipeline.text.languages import lookup
+from pipeline.text.languages import known, lookup
 from pipeline.text.normalise import normalise
 from pipeline.text.tokenizer import Tokenizer, train_words
 from pipeline.text.tokenizer_export import export_huggingface, verify_export
@@ -26,6 +25,7 @@ from stages.vocabulary import Config
 from stages.vocabulary.card import MEASURED, assemble, measure
 from stages.vocabulary.counts import WORDS
 from stages.vocabulary.weights import language_weights, required_characters, weighted_words
+from tests.benchmarks.identify import paragraphs
 
 SIZE = 64_000
 LEAST_BYTES = 100_000
@@ -49,8 +49,8 @@ def lines(data: Path) -> dict[str, list[str]]:
         found.setdefault(_code(path.parent.name), []).extend(normalise(row[2]) for row in rows)
     for path in sorted((data / "ntrex128").glob("newstest2019-*.txt")):
         found.setdefault(_code(path.name.split(".")[-2]), []).extend(filter(None, map(normalise, path.read_text("utf-8").split("\n"))))
-    for path in sorted(Path(os.environ.get("XLM_PIPELINE_TEST_UDHR", "/nowhere")).glob("*.txt")):
-        found.setdefault(_code(path.stem), []).extend(filter(None, map(normalise, path.read_text("utf-8").split("\n"))))
+    for paragraph in paragraphs(languages=[language.code for language in known() if language.udhr]):
+        found.setdefault(paragraph.lang, []).append(normalise(paragraph.text))
     return {lang: [line for text in texts for line in text.split("\n") if line] for lang, texts in sorted(found.items())}
 
 
