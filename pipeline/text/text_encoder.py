@@ -58,6 +58,9 @@ class TextEncoder:
     def _learn(self, known: int) -> None:
         """Encode the words from number `known` on, as lines of many words, since a call costs more than a word. A piece that begins with a space begins a word."""
         held, ends_D = self._numbers.words(known)
+        if self.tokenizer.compiled is not None:
+            self._keep(known, *self.tokenizer.compiled.encode(held, np.concatenate([[0], ends_D]), SPACE))
+            return
         joined = np.insert(held, ends_D[:-1], 0x20).tobytes()
         cuts = (ends_D + np.arange(1, len(ends_D) + 1))[WORDS_A_LINE - 1 :: WORDS_A_LINE].tolist()
         lines = [joined[a : b - 1].decode() for a, b in pairwise([0, *cuts, len(joined) + 1])]
@@ -66,10 +69,14 @@ class TextEncoder:
         lengths = np.diff(starts, append=len(ids))
         if len(starts) != len(ends_D):  # a word holds U+2581 itself
             ids, lengths = self.tokenizer.encode_words([SPACE + word for word in joined.decode().split(" ")])
+        self._keep(known, ids, lengths)
+
+    def _keep(self, known: int, ids: Any, lengths_D: I64) -> None:
+        """Put the ids of the words from number `known` on behind those of the words before."""
         first = int(self._ends[known - 1]) if known else 0
-        self._ids, self._ends = grown(self._ids, first + len(ids)), grown(self._ends, known + len(ends_D))
+        self._ids, self._ends = grown(self._ids, first + len(ids)), grown(self._ends, known + len(lengths_D))
         self._ids[first : first + len(ids)] = ids
-        self._ends[known : known + len(ends_D)] = first + np.cumsum(lengths)
+        self._ends[known : known + len(lengths_D)] = first + np.cumsum(lengths_D)
 
 
 @njit(cache=True)

@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -31,6 +31,9 @@ import pyarrow.compute as pc
 import sentencepiece
 
 from pipeline.errors import ConfigError, IntegrityError, StageError
+
+if TYPE_CHECKING:
+    from pipeline.text.word_encoder import WordEncoder
 
 SPECIALS: Mapping[str, int] = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3}
 """Piece -> id of the specials inside the model; `MASK` is outside it, with id size − 1."""
@@ -274,13 +277,23 @@ class Tokenizer:
         is_bpe = proto.trainer_spec.model_type == format.TrainerSpec.BPE
         return is_bpe and plain and not own and proto.normalizer_spec.add_dummy_prefix and SPACE in {piece.piece for piece in proto.pieces}
 
-    def encode_words(self, words: Sequence[str]) -> tuple[np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.int64]]]:
+    @cached_property
+    def compiled(self) -> WordEncoder | None:
+        """Compiled code that gives the ids of words, where the vocabulary is of the kind that it knows."""
+        from pipeline.text.word_encoder import WordEncoder
+
+        return WordEncoder.of(self)
+
+    def encode_words(self, words: Sequence[str] | pa.Array) -> tuple[np.ndarray[Any, np.dtype[Any]], I64]:
         """Ids of words as `words.split_words` gives them: `▁` stands for the space before one, and none is added.
 
         Returns:
             all ids one behind the other, and how many each word has, shape (words,).
         """
-        rows = self._words_processor().encode(list(words), out_type=int, num_threads=1)
+        column = words if isinstance(words, pa.Array) else pa.array(words, pa.large_string())
+        if self.compiled is not None and len(column):
+            return self.compiled.encode(*_utf8(column.cast(pa.large_string())))
+        rows = self._words_processor().encode(column.to_pylist(), out_type=int, num_threads=1)
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         return np.fromiter(chain.from_iterable(rows), np.int64, int(lengths.sum())), lengths
 

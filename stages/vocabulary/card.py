@@ -64,7 +64,7 @@ def measure(path: Path, tokenizer: Tokenizer) -> dict[str, list[Any]]:
 
 def _add(batch: pa.RecordBatch, langs: I64, tokenizer: Tokenizer, sums: list[I64], used: list[Any], is_byte: Any) -> None:
     # Pieces of one word are those it has within a text: its own leading mark stands for the space.
-    ids, lengths = tokenizer.encode_words(batch.column("word").to_pylist())
+    ids, lengths = tokenizer.encode_words(batch.column("word"))
     counts = batch.column("count").to_numpy()
     marks = pc.starts_with(batch.column("word"), SPACE).to_numpy(zero_copy_only=False)
     characters = pc.utf8_length(batch.column("word")).to_numpy() - marks
