@@ -305,8 +305,8 @@ class _Merging:
         fitting = int(np.searchsorted(np.cumsum(places[order]), max(_PLACES, self.most_numbers - len(self.cells)), side="right"))
         # All of one count or none, but the first in any case.
         self.least = self.listed if fitting == len(order) else int(min(sums[order[fitting]] + 1, sums[order[0]]))
-        enough = sums >= self.least
-        keys, sums, places = keys[enough], sums[enough], places[enough]
+        chosen = np.flatnonzero(sums >= self.least)
+        keys, sums, places = keys[chosen], sums[chosen], places[chosen]
         pairs, room = len(keys), 2 * len(keys) + 2 * self.first + 4096
         self.lefts, self.rights = (_held(column, room, np.int32) for column in (keys >> 32, keys & 0xFFFFFFFF))
         ends = np.cumsum(places)

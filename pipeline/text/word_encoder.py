@@ -37,20 +37,20 @@ class WordEncoder:
         self.dtype = tokenizer.dtype
         ids = {pieces[index]: index for index in range(tokenizer.mask_id) if tokenizer.is_ordinary(index)}
         self._points = np.full(POINTS, -1, np.int32)
-        lefts, rights, joined = [], [], []
+        made: list[tuple[int, int, int]] = []
         for piece, index in ids.items():
             if len(piece) == 1:
                 self._points[ord(piece)] = index
             for cut in range(1, len(piece)):
                 left, right = ids.get(piece[:cut], -1), ids.get(piece[cut:], -1)
                 if left >= 0 and right >= 0:
-                    lefts.append(left), rights.append(right), joined.append(index)
+                    made.append((left, right, index))
         # Equal scores are of equal rank: then the place decides.
         self._ranks = np.unique(-np.array(scores, np.float64), return_inverse=True)[1].astype(np.int64)
+        lefts, rights, joined = np.array(made, np.int64).reshape(-1, 3).T
         slots = 1 << (2 * len(joined) + 2).bit_length()
         self._keys, self._joined = np.full(slots, -1, np.int64), np.zeros(slots, np.int32)
-        keys = (np.array(lefts, np.int64) << 32) | np.array(rights, np.int64)
-        _enter(self._keys, self._joined, keys, np.array(joined, np.int32))
+        _enter(self._keys, self._joined, (lefts << 32) | rights, joined.astype(np.int32))
         self._bytes = np.array([tokenizer.id_of(f"<0x{byte:02X}>") for byte in range(256)], np.int32)
 
     @staticmethod
@@ -182,11 +182,11 @@ def _by_heap(symbols: Any, pairs: Any, nexts: Any, befores: Any, count: int, key
         nexts[at] = nexts[gone]
         if nexts[at] < count:
             befores[nexts[at]] = at
-        for i in (np.int64(befores[at]), np.int64(at)):
-            if i >= 0:
-                pairs[i] = _pair(keys, joined, symbols[i], symbols[nexts[i]]) if nexts[i] < count else -1
-                if pairs[i] >= 0:
-                    waiting = _push(heap, waiting, (ranks[pairs[i]] << 32) | i)
+        for place in (np.int64(befores[at]), np.int64(at)):
+            if place >= 0:
+                pairs[place] = _pair(keys, joined, symbols[place], symbols[nexts[place]]) if nexts[place] < count else -1
+                if pairs[place] >= 0:
+                    waiting = _push(heap, waiting, (ranks[pairs[place]] << 32) | place)
     left, at = 0, 0
     while at < count:
         symbols[left] = symbols[at]
@@ -203,7 +203,8 @@ def _encode(
     """Fill in the ids of all words; how many there are. A symbol is an id, or -1 less the place of a character that is none."""
     used = 0
     for w in range(len(offsets) - 1):
-        count, at, begin = 0, offsets[w], used
+        count: Any = 0
+        at, begin = offsets[w], used
         if before >= 0:
             symbols[0] = before
             count = 1
