@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from pipeline.model.dropout import RowDropout
 from pipeline.model.encoder import TiedEmbedding, encode
 from pipeline.model.loss import TiedGradient, classification_loss, vocabulary_loss
+from pipeline.model.pooling import pooled
 
 
 class VocabularyOutput(nn.Module):
@@ -66,6 +67,8 @@ class MaskedLM(nn.Module):
         dropout_keys_B: torch.Tensor | None = None,
         is_full: bool = False,
         per_position: bool = False,
+        is_causal: bool = False,
+        pool: str | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss of one micro-batch.
 
@@ -79,13 +82,19 @@ class MaskedLM(nn.Module):
             dropout_keys_B: int64, 64 random bits a row from which its dropout follows; none drops nothing.
             is_full: no row has padding; said by whoever has the batch on the CPU, since asking a GPU would wait for it.
             per_position: give also the weight and the nats of each position.
+            is_causal: each place sees itself and those before it only.
+            pool: "encoder" or "embeddings": the rows' vectors are asked for instead, see `pooling`; without masked positions.
 
         Returns:
-            loss_sum, a float32 scalar; or (loss_sum, weight_sum, nll_M) where nll_M has no gradient.
+            loss_sum, a float32 scalar; or (loss_sum, weight_sum, nll_M) where nll_M has no gradient; or vectors [B, D], float32.
         """
         tied = TiedGradient()
         dropout = RowDropout(dropout_keys_B if self.training else None, self.dropout)
         mask_B11T = None if is_full else attention_BT[:, None, None, :]
+        if is_causal:
+            mask_B11T = causal_mask(attention_BT)
+        if pool is not None:
+            return pooled(self, input_ids_BT, attention_BT, positions_BT, mask_B11T, dropout, pool)
         hidden_MD = encode(self.model.roberta, self.lookup, tied, input_ids_BT, mask_B11T, positions_BT, dropout, masked_index_M)
         head = self.model.lm_head
         hidden_MD = head.layer_norm(functional.gelu(head.dense(hidden_MD)))
@@ -113,11 +122,20 @@ class SequenceClassifier(nn.Module):
         return classification_loss(logits_BK, labels_B, weights_B)
 
 
+def causal_mask(attention_BT: torch.Tensor) -> torch.Tensor:
+    """[B, 1, T, T], True where a place (second last) may see another (last): tokens at or before it. Its first token every place sees."""
+    places = attention_BT.shape[1]
+    below_TT = torch.ones(places, places, dtype=torch.bool, device=attention_BT.device).tril()
+    return attention_BT[:, None, None, :] & below_TT
+
+
 def masked_lm_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Loss sum of a `MaskedLM`, under an engine or not, for a batch of the pretraining feed; other fields are left aside."""
     fields = ("input_ids_BT", "attention_BT", "positions_BT", "masked_index_M", "labels_M", "weights_M")
     is_full = bool(batch["is_full"]) if "is_full" in batch else False
-    return module(**{name: batch[name] for name in fields}, dropout_keys_B=batch.get("dropout_keys_B"), is_full=is_full)
+    is_causal = bool(batch["is_causal"]) if "is_causal" in batch else False
+    given = {name: batch[name] for name in fields}
+    return module(**given, dropout_keys_B=batch.get("dropout_keys_B"), is_full=is_full, is_causal=is_causal)
 
 
 def classifier_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

@@ -26,6 +26,7 @@ from pipeline.text.packing import FIRST_POSITION, PAD
 from pipeline.training.counter import bits, derive
 from pipeline.training.mixture import Mixture
 from pipeline.training.objectives.masked import HELD_OUT_SEED, Masked, held_out_mask
+from pipeline.training.objectives.translation import swapped
 from pipeline.training.packed_rows import I16, Gathered, PackedRows, RowReader, attention_of
 
 I32 = npt.NDArray[np.int32]
@@ -71,6 +72,8 @@ class MicroBatch:
     """Index into the sorted languages."""
     samples_B: I64
     """Global sample index (row of its language in held-out batches, −1 for a row that only fills up)."""
+    is_causal: bool = False
+    """Each place sees itself and those before it only."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ class Feed:
     """Pad to the longest row of a micro-batch, rounded up to a multiple of 8, instead of the full length: faster, not static."""
     restart: bool = False
     """Positions begin anew at each document of a row."""
+    swap: bool = False
+    """Rows are of pairs, whose sides change places at the toss of a coin; positions begin anew at each side."""
+    first_language: int = 0
+    """Number of the first language, where several feeds count theirs together."""
 
     def __post_init__(self) -> None:
         found = {language: len(rows) for language, rows in self.rows.items()}
@@ -112,8 +119,10 @@ class Feed:
             plan = self.mixture.samples(start, stop)
             samples_B = np.arange(start, stop, dtype=np.int64)
             gathered, lengths_B = _gather(self._reader, plan.language_N, plan.row_N, self._places, self.vocab_size, self.trim, self.restart)
+            if self.swap:
+                gathered = swapped(gathered, lengths_B, samples_B, seed=self.seed)
             masked = self.objective.apply(gathered.ids_BT, lengths_B, samples_B, seed=self.seed, vocab_size=self.vocab_size)
-            yield _micro_batch(masked, gathered, plan.language_N, samples_B)
+            yield _micro_batch(masked, gathered, plan.language_N + np.int32(self.first_language), samples_B)
 
     def weight(self, step: int) -> float:
         """Predictions of the whole global batch: what summed losses are divided by. Reads lengths only, no token."""
@@ -138,8 +147,10 @@ def held_out_batches(
     micro_batch: int,
     seed: int = HELD_OUT_SEED,
     trim: bool = True,
+    restart: bool = False,
+    objective: Objective | None = None,
 ) -> Iterator[MicroBatch]:
-    """Every row of the held-out packings once over all ranks, languages in code order, with fixed masks.
+    """Every row of the held-out packings once over all ranks, languages in code order, with fixed masks, or the predictions of `objective`.
 
     All ranks get equally many micro-batches, since a collective call waits for each of them: what is missing is filled with
     the last row at weight 0. A row's masks depend on its language's code and its number there only.
@@ -155,10 +166,14 @@ def held_out_batches(
     reader, places = RowReader([rows[language] for language in languages]), max((own.length for own in rows.values()), default=0)
     for index_B, real_B in fill_up(len(row_N), rank, world_size, micro_batch):
         language_B, row_B = language_N[index_B], row_N[index_B]
-        gathered, lengths_B = _gather(reader, language_B, row_B, places, vocab_size, trim, restart=False)
-        masked = held_out_mask(gathered.ids_BT, lengths_B, bits(keys_L[language_B], 0, row_B), vocab_size=vocab_size, seed=seed)
+        gathered, lengths_B = _gather(reader, language_B, row_B, places, vocab_size, trim, restart)
+        keys_B = bits(keys_L[language_B], 0, row_B)
+        if objective is None:
+            masked = held_out_mask(gathered.ids_BT, lengths_B, keys_B, vocab_size=vocab_size, seed=seed)
+        else:
+            masked = objective.apply(gathered.ids_BT, lengths_B, keys_B, seed=seed, vocab_size=vocab_size)
         weights_M = masked.weights_M * np.repeat(real_B, len(masked.weights_M) // len(real_B)).astype(np.float32)
-        filled = Masked(masked.input_ids_BT, masked.masked_index_M, masked.labels_M, weights_M)
+        filled = Masked(masked.input_ids_BT, masked.masked_index_M, masked.labels_M, weights_M, masked.is_causal)
         yield _micro_batch(filled, gathered, language_B, np.where(real_B, row_B, -1))
 
 
@@ -230,6 +245,7 @@ def _micro_batch(masked: Masked, gathered: Gathered, language_B: I32, samples_B:
         weights_M=masked.weights_M,
         languages_B=language_B,
         samples_B=samples_B,
+        is_causal=masked.is_causal,
     )
 
 

@@ -37,13 +37,14 @@ from pipeline.training.checkpoint import CheckpointMeta
 from pipeline.training.counter import bits, derive
 from pipeline.training.deepspeed_config import EngineSettings
 from pipeline.training.engine import Engine, Gang, training_device
+from pipeline.training.objectives.contrast import contrasted
 from pipeline.training.precision import resolve_precision
 from pipeline.training.schedule import multiplier
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, float]
-"""One step: step, loss, gradient_norm, learning_rate, tokens, tokens_per_second, seconds; evaluation's own keys where it ran."""
+"""One step: step, loss (again as loss/OBJECTIVE where the feed tells), gradient_norm, learning_rate, tokens, tokens_per_second, seconds; evaluation's own keys where it ran."""
 
 LossFn = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 """(module, batch) -> Σ weight · nll, a float32 scalar."""
@@ -323,10 +324,15 @@ class _Run:
         nn.Module.train(engine.module, True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
         tokens, count = 0, 0
-        for batch, last in _with_last(self.feed.micro_batches(step, gang.rank, gang.world_size, settings.micro_batch)):
+
+        def fields(batch: Any, number: int) -> dict[str, torch.Tensor]:
+            torch.manual_seed(dropout_seed(settings.seed, step, gang.rank, number))
+            return tensors_of(batch, engine.device) | self._about_rows(batch)
+
+        batches = self.feed.micro_batches(step, gang.rank, gang.world_size, settings.micro_batch)
+        for batch, last in _with_last(contrasted(batches, engine, fields)):
             tokens += self._count_tokens(batch)
-            torch.manual_seed(dropout_seed(settings.seed, step, gang.rank, count))
-            loss = self.loss_fn(engine.module, tensors_of(batch, engine.device) | self._about_rows(batch))
+            loss = self.loss_fn(engine.module, fields(batch, count))
             loss_sum += loss.detach().double()
             engine.backward(loss / weight, last=last)
             count += 1
@@ -342,9 +348,12 @@ class _Run:
         engine.step(rate)
         self._require_finite("gradient norm", engine.grad_norm(), step)
         seconds = time.perf_counter() - started
+        objective_of = getattr(self.feed, "objective", None)
+        objective = None if objective_of is None else objective_of(step)
         return {
             "step": step + 1,
             "loss": mean_loss,
+            **({} if objective is None else {f"loss/{objective}": mean_loss}),
             "gradient_norm": engine.grad_norm(),
             "learning_rate": rate,
             "tokens": float(sums[1]),
@@ -353,8 +362,10 @@ class _Run:
         }
 
     def _about_rows(self, batch: Any) -> dict[str, torch.Tensor]:
-        """What is worked out of a batch before it goes to a device, and stays on the CPU: keys of dropout, [B], and whether no row has padding."""
-        about = {"is_full": torch.tensor(bool(np.asarray(batch.attention_BT).all()))}
+        """What is worked out of a batch before it goes to a device, and stays on the CPU: keys of dropout, [B], its flags, and whether no row has padding."""
+        flags = {item.name: getattr(batch, item.name) for item in dataclasses.fields(batch) if isinstance(getattr(batch, item.name), bool)}
+        flags["is_full"] = bool(np.asarray(batch.attention_BT).all())
+        about = {name: torch.tensor(flag) for name, flag in flags.items()}
         samples_B = getattr(batch, "samples_B", None)
         if samples_B is not None:
             about["dropout_keys_B"] = torch.from_numpy(bits(self.dropout_key, 0, samples_B).astype(np.int64))

@@ -10,8 +10,9 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.training.batches import Feed, MicroBatch
+from pipeline.training.mixing import Mixed, StepFeed
 
 
 def first_steps(shares: Sequence[float], steps: int) -> list[int]:
@@ -32,17 +33,19 @@ def first_steps(shares: Sequence[float], steps: int) -> list[int]:
 class Phased:
     """The feeds of all phases as one; see `pipeline.training.loop.Feed`."""
 
-    feeds: tuple[Feed, ...]
+    feeds: tuple[StepFeed, ...]
     """Of one global batch, vocabulary and set of languages."""
     starts: tuple[int, ...]
     """First step of each, rising from 0."""
+    objectives: tuple[str, ...] = ()
+    """That of each phase; of a phase whose feed is `Mixed`, any of its. None given: not told."""
 
     @property
     def global_batch(self) -> int:
         """Sequences in a step over all ranks."""
         return self.feeds[0].global_batch
 
-    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[MicroBatch]:
+    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Any]:
         """As `Feed.micro_batches`."""
         number = self.phase(step)
         return self.feeds[number].micro_batches(step - self.starts[number], rank, world_size, micro_batch)
@@ -52,6 +55,18 @@ class Phased:
         number = self.phase(step)
         return self.feeds[number].weight(step - self.starts[number])
 
+    def objective(self, step: int) -> str | None:
+        """The name of the objective that a step belongs to; none where the whole run has one, or none is told."""
+        if len({name for feed, own in zip(self.feeds, self.objectives, strict=False) for name in _names(feed, own)}) < 2:
+            return None
+        number = self.phase(step)
+        feed = self.feeds[number]
+        return feed.turn(step - self.starts[number])[0] if isinstance(feed, Mixed) else self.objectives[number]
+
     def phase(self, step: int) -> int:
         """The number of the phase that a step falls into."""
         return bisect_right(self.starts, step) - 1
+
+
+def _names(feed: StepFeed, own: str) -> tuple[str, ...]:
+    return tuple(feed.feeds) if isinstance(feed, Mixed) else (own,)

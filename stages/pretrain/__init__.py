@@ -1,4 +1,4 @@
-"""pretrain: trains a masked language model of the XLM-R family on the packed rows, by DeepSpeed ranks that Ray Train starts together.
+"""pretrain: trains a model of the XLM-R family on the packed rows, and on translation pairs where there are some, by DeepSpeed ranks that Ray Train starts together.
 
 Recipe (in the key): model, objectives, steps, global batch in sequences, learning rate and schedule, sampling over languages, seed. How it is carried out (world
 size, micro-batch, ZeRO stage, precision, offload) is recorded and may change on resume.
@@ -6,12 +6,13 @@ size, micro-batch, ZeRO stage, precision, offload) is recorded and may change on
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.artifacts import CHECKPOINT, PACKING, TOKENS, VOCABULARY
+from pipeline.artifacts import CHECKPOINT, PACKING, PAIR_PACKING, PAIR_TOKENS, TOKENS, VOCABULARY
 from pipeline.config import Section, known_names, outside
 from pipeline.model.sizes import SIZES
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
@@ -24,9 +25,22 @@ GLOBALS = ("seed",)
 INPUTS = {
     "tokens": Slot(TOKENS, "encode"),
     "packing": Slot(PACKING, "pack"),
+    "pair_tokens": Slot(PAIR_TOKENS, "encode", optional=True),
+    "pair_packing": Slot(PAIR_PACKING, "pack", optional=True),
     "vocabulary": Slot(VOCABULARY, "vocabulary"),
 }
 OUTPUT = {"checkpoint": CHECKPOINT}
+
+
+def _checked(weights: Mapping[str, float]) -> Mapping[str, float]:
+    """The weights of objectives."""
+    if not weights:
+        raise ValueError(f"none is given; known: {', '.join(OBJECTIVES)}")
+    known_names(tuple(weights), OBJECTIVES, "objective")
+    for name, weight in weights.items():
+        if not 0 < weight < math.inf:
+            raise ValueError(f"the weight of {name} is {weight:g}; it must be above 0; leave out what is not wanted")
+    return weights
 
 
 class TrainingPhase(Section):
@@ -38,6 +52,15 @@ class TrainingPhase(Section):
     """Exponent of the sampling over languages."""
     mask_rate: float | None = Field(None, gt=0, lt=1)
     """Share of tokens that is predicted."""
+    objectives: Mapping[str, float] | None = None
+    """Objectives and their weights."""
+    contrast_on: Literal["encoder", "embeddings"] | None = None
+    """What `contrast` trains."""
+
+    @field_validator("objectives")
+    @classmethod
+    def _objectives_are_known(cls, weights: Mapping[str, float] | None) -> Mapping[str, float] | None:
+        return None if weights is None else _checked(weights)
 
 
 class LanguageGroup(Section):
@@ -55,7 +78,11 @@ class Config(Section):
     model: str = "xlm-r-base"
     """Named size of the encoder; see pipeline/model/sizes.py."""
     objectives: Mapping[str, float] = Field(default_factory=lambda: {"mlm": 1.0})
-    """Objectives and their weights."""
+    """Objectives and their weights: each step is of one of them, and they have steps in this proportion."""
+    contrast_temperature: float = Field(0.05, gt=0)
+    """What the similarities of `contrast` are divided by."""
+    contrast_on: Literal["encoder", "embeddings"] = "encoder"
+    """What `contrast` trains: means of the encoder's hidden states, or of the word embeddings alone (a cheap first phase)."""
     steps: int = Field(100_000, ge=1)
     """Updates."""
     global_batch: int = Field(2_048, ge=1)
@@ -89,7 +116,7 @@ class Config(Section):
     mask_rate: float = Field(0.15, gt=0, lt=1)
     """Share of tokens that is predicted."""
     phases: tuple[TrainingPhase, ...] = ()
-    """Phases one after the other, each with its own sampling and mask rate; none trains all steps alike."""
+    """Phases one after the other, each with its own sampling, mask rate and objectives; none trains all steps alike."""
     micro_batch: int | None = outside(None, ge=1)
     """Sequences per rank and forward pass; none takes the largest divisor of a rank's share up to 16."""
     zero: Literal[0, 1, 2, 3] = outside(0)
@@ -119,10 +146,7 @@ class Config(Section):
     @field_validator("objectives")
     @classmethod
     def _objectives_are_known(cls, weights: Mapping[str, float]) -> Mapping[str, float]:
-        if not weights:
-            raise ValueError(f"none is given; known: {', '.join(OBJECTIVES)}")
-        known_names(tuple(weights), OBJECTIVES, "objective")
-        return weights
+        return _checked(weights)
 
     @model_validator(mode="after")
     def _phases_and_weights_fit(self) -> Config:

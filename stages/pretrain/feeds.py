@@ -9,38 +9,94 @@ from typing import TYPE_CHECKING
 from pipeline.errors import ConfigError
 from pipeline.training.batches import Feed
 from pipeline.training.counter import derive
+from pipeline.training.mixing import Mixed, StepFeed
 from pipeline.training.mixture import DEFAULT_BLOCK, Mixture, slot_counts, weights_alpha
-from pipeline.training.objectives.masked import objective
+from pipeline.training.objectives import ON_PAIRS, causal, masked, translation
+from pipeline.training.objectives.contrast import PairFeed, sides_of
 from pipeline.training.packed_rows import PackedRows
 from pipeline.training.phases import Phased, first_steps
 from pipeline.training.unimax import weights_unimax
+from stages.pretrain import TrainingPhase
 
 if TYPE_CHECKING:
     from stages.pretrain import Config
 
 
-def feed_of(config: Config, rows: Mapping[str, PackedRows], vocab_size: int, seed: int) -> Phased:
-    """The feed of a run; one phase where none are named.
+def feed_of(
+    config: Config, rows: Mapping[str, PackedRows], vocab_size: int, seed: int, pairs: Mapping[str, PackedRows] | None = None
+) -> Phased:
+    """The feed of a run; one phase where none are named. pairs: packed translation pairs, by pair of languages.
 
     Raises:
-        ConfigError: the phases or weights do not fit the steps or the languages.
+        ConfigError: the phases or weights do not fit the steps or the languages, or an objective on pairs finds none.
     """
-    phases = [(phase.share, phase.alpha, phase.mask_rate) for phase in config.phases] or [(1.0, None, None)]
+    phases = config.phases or (TrainingPhase(share=1.0),)
     try:
-        starts = first_steps([share for share, _, _ in phases], config.steps)
+        starts = first_steps([phase.share for phase in phases], config.steps)
     except ValueError as error:
         raise ConfigError(f"pretrain.{error}") from None
-    feeds = []
-    for number, (_, alpha, rate) in enumerate(phases):
+    feeds: list[StepFeed] = []
+    names = []
+    for number, phase in enumerate(phases):
         # The first phase has the seeds of a run without phases.
         own = seed if number == 0 else derive(seed, "phase", number)
-        stop = [*starts[1:], config.steps][number]
-        mixture = _mixture(
-            config, config.alpha if alpha is None else alpha, rows, (stop - starts[number]) * config.global_batch, derive(own, "mixture")
+        steps = [*starts[1:], config.steps][number] - starts[number]
+        weights = config.objectives if phase.objectives is None else phase.objectives
+        block = block_of(steps, len(weights))
+        slots = slot_counts({name: max(1, round(weight * 1_000_000)) for name, weight in weights.items()}, block)
+        parts = {
+            name: _feed(config, phase, name, rows, pairs or {}, vocab_size, own, -(-steps * share // block) * config.global_batch)
+            for name, share in slots.items()
+        }
+        # One alone takes its steps in order, as a run without mixing does.
+        feeds.append(Mixed(parts, slots, derive(own, "objectives")) if len(parts) > 1 else parts[next(iter(parts))])
+        names.append(next(iter(parts)))
+    return Phased(tuple(feeds), tuple(starts), tuple(names))
+
+
+def _feed(
+    config: Config,
+    phase: TrainingPhase,
+    name: str,
+    rows: Mapping[str, PackedRows],
+    pairs: Mapping[str, PackedRows],
+    vocab_size: int,
+    seed: int,
+    budget: int,
+) -> StepFeed:
+    """The feed of one objective in a phase in which it has `budget` samples."""
+    alpha = config.alpha if phase.alpha is None else phase.alpha
+    if name in ON_PAIRS and not pairs:
+        raise ConfigError(
+            f"pretrain.objectives: {name} reads translation pairs, and there are none to train on; ingest bitext or leave it out"
         )
-        mlm = objective(round((config.mask_rate if rate is None else rate) * 1_000_000))
-        feeds.append(Feed(rows, mixture, mlm, vocab_size, derive(own, "masks") >> 1, config.global_batch, trim=True))
-    return Phased(tuple(feeds), tuple(starts))
+    rate = round((config.mask_rate if phase.mask_rate is None else phase.mask_rate) * 1_000_000)
+    if name == "mlm":
+        mixture = _mixture(config, alpha, rows, budget, derive(seed, "mixture"))
+        return Feed(rows, mixture, masked.objective(rate), vocab_size, derive(seed, "masks") >> 1, config.global_batch, trim=True)
+    own, masks = derive(seed, name, "mixture"), derive(seed, name, "masks") >> 1
+    if name == "clm":
+        return Feed(rows, _mixture(config, alpha, rows, budget, own), causal.objective(), vocab_size, masks, config.global_batch, trim=True)
+    if name == "tlm":
+        mixture = _pair_mixture(alpha, {lang: len(packed) for lang, packed in pairs.items()}, budget, own)
+        return Feed(
+            pairs, mixture, translation.objective(rate), vocab_size, masks, config.global_batch, trim=True, swap=True,
+            first_language=len(rows),
+        )  # fmt: skip
+    sides = {lang: sides_of(packed) for lang, packed in pairs.items()}
+    mixture = _pair_mixture(alpha, {lang: len(own_sides) // 2 for lang, own_sides in sides.items()}, budget, own)
+    try:
+        return PairFeed(
+            sides, mixture, vocab_size, config.global_batch, config.contrast_temperature,
+            (phase.contrast_on or config.contrast_on) == "embeddings", first_language=len(rows),
+        )  # fmt: skip
+    except ValueError as error:
+        raise ConfigError(f"pretrain.global_batch: {error}") from None
+
+
+def _pair_mixture(alpha: float, sizes: Mapping[str, int], budget: int, seed: int) -> Mixture:
+    """Pairs of languages ∝ n^alpha; groups, caps and weights are of single languages."""
+    return Mixture.by_alpha(sizes, alpha, seed, block=block_of(budget, len(sizes)))
 
 
 def _mixture(config: Config, alpha: float, rows: Mapping[str, PackedRows], budget: int, seed: int) -> Mixture:
@@ -88,11 +144,21 @@ def _by_group(config: Config, weights: Mapping[str, int]) -> dict[str, int]:
 
 
 def planned_tokens(feed: Phased, steps: int) -> dict[str, int]:
-    """Tokens of each language that the plan of `steps` steps holds, were every row of a language as long as its mean."""
+    """Tokens of each language, or pair of languages, that the plan of `steps` steps holds, were every row of a language as long as its mean."""
     planned: dict[str, int] = {}
     for number, (part, start) in enumerate(zip(feed.feeds, feed.starts, strict=True)):
-        samples = ([*feed.starts[1:], steps][number] - start) * part.global_batch
-        for lang, own in part.rows.items():
-            tokens = int(own.row_lengths().sum())
-            planned[lang] = planned.get(lang, 0) + samples * part.mixture.slots[lang] * tokens // (part.mixture.block * len(own))
+        here = [*feed.starts[1:], steps][number] - start
+        shares = (
+            [(own, Fraction(part.slots[name], sum(part.slots.values()))) for name, own in part.feeds.items()]
+            if isinstance(part, Mixed)
+            else [(part, Fraction(1))]
+        )
+        for own_feed, share in shares:
+            assert isinstance(own_feed, (Feed, PairFeed))
+            packed, rows_a_sample = (own_feed.sides, 2) if isinstance(own_feed, PairFeed) else (own_feed.rows, 1)
+            samples = int(here * share * own_feed.global_batch)
+            for lang, own in packed.items():
+                tokens = int(own.row_lengths().sum()) * rows_a_sample
+                mixture = own_feed.mixture
+                planned[lang] = planned.get(lang, 0) + samples * mixture.slots[lang] * tokens // (mixture.block * len(own))
     return dict(sorted(planned.items()))

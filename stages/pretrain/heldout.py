@@ -6,7 +6,7 @@ Everything is a sum of nats and a count per language, so that means over tokens 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,24 +14,36 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipeline.training.batches import held_out_batches
+from pipeline.training.batches import Objective, held_out_batches
 from pipeline.training.loop import tensors_of
-from pipeline.training.packed_rows import PackedRows
+from pipeline.training.objectives.contrast import info_nce, pair_batch, sides_of, vectors_of
+from pipeline.training.packed_rows import PackedRows, RowReader
 
 MICRO_BATCH = 16
+GROUP = 16
+"""Held-out pairs among which a translation is looked for."""
 
 
-def unigram_baselines(train: Mapping[str, PackedRows], held: Mapping[str, PackedRows], vocab_size: int) -> dict[str, dict[str, float]]:
+def unigram_baselines(
+    train: Mapping[str, PackedRows],
+    held: Mapping[str, PackedRows],
+    vocab_size: int,
+    *,
+    restart: bool = False,
+    objective: Objective | None = None,
+) -> dict[str, dict[str, float]]:
     """Mean nats per masked held-out token of each language under add-one unigrams: of the whole corpus, and of the language itself.
 
-    Counts are of the training rows' tokens; the masked positions are those the model is measured on.
+    Counts are of the training rows' tokens; the masked positions are those the model is measured on, those of `objective` where one is given.
     """
     own = {lang: _counts(rows, vocab_size) for lang, rows in train.items()}
     corpus = np.sum(list(own.values()), axis=0)
     languages = sorted(held)
     sums = {name: np.zeros(len(languages)) for name in ("corpus_unigram", "language_unigram")}
     counts = np.zeros(len(languages))
-    for batch in held_out_batches(held, vocab_size=vocab_size, rank=0, world_size=1, micro_batch=MICRO_BATCH):
+    for batch in held_out_batches(
+        held, vocab_size=vocab_size, rank=0, world_size=1, micro_batch=MICRO_BATCH, restart=restart, objective=objective
+    ):
         language_M = batch.languages_B[batch.masked_index_M // batch.input_ids_BT.shape[1]]
         for number in np.unique(language_M):
             here = (language_M == number) & (batch.weights_M > 0)
@@ -79,25 +91,90 @@ def _counts(rows: PackedRows, vocab_size: int) -> np.ndarray[Any, np.dtype[np.in
 
 
 def held_out_loss(
-    module: nn.Module, held: Mapping[str, PackedRows], vocab_size: int, rank: int, world_size: int
+    module: nn.Module,
+    held: Mapping[str, PackedRows],
+    vocab_size: int,
+    rank: int,
+    world_size: int,
+    *,
+    restart: bool = False,
+    objective: Objective | None = None,
 ) -> dict[str, tuple[float, int]]:
-    """Language -> (sum of nats, number of masked tokens) over all ranks; collective."""
+    """Language -> (sum of nats, number of masked tokens, or of predictions of `objective`) over all ranks; collective."""
     device = next(module.parameters()).device
     sums = torch.zeros(len(held), 2, dtype=torch.float64)
-    for batch in held_out_batches(held, vocab_size=vocab_size, rank=rank, world_size=world_size, micro_batch=MICRO_BATCH):
+    for batch in held_out_batches(
+        held, vocab_size=vocab_size, rank=rank, world_size=world_size, micro_batch=MICRO_BATCH, restart=restart, objective=objective
+    ):
         fields = tensors_of(batch, device)
         names = ("input_ids_BT", "attention_BT", "positions_BT", "masked_index_M", "labels_M", "weights_M")
-        _, _, nll_M = module(**{name: fields[name] for name in names}, per_position=True)
+        _, _, nll_M = module(**{name: fields[name] for name in names}, per_position=True, is_causal=batch.is_causal)
         language_M = batch.languages_B[batch.masked_index_M // batch.input_ids_BT.shape[1]]
         index_M = torch.from_numpy(language_M.astype(np.int64))
         weights_M = torch.from_numpy(batch.weights_M).double()
         sums[:, 0].index_add_(0, index_M, nll_M.detach().double().cpu() * weights_M)
         sums[:, 1].index_add_(0, index_M, weights_M)
+    return _over_ranks(sums, sorted(held), device, world_size)
+
+
+def _over_ranks(sums: torch.Tensor, names: Sequence[str], device: torch.device, world_size: int) -> dict[str, tuple[float, int]]:
     if world_size > 1:
         on_device = sums.to(device)
         dist.all_reduce(on_device)
         sums = on_device.cpu()
-    return {lang: (float(sums[i, 0]), int(sums[i, 1])) for i, lang in enumerate(sorted(held))}
+    return {lang: (float(sums[i, 0]), int(sums[i, 1])) for i, lang in enumerate(names)}
+
+
+def contrast_groups(held: Mapping[str, PackedRows]) -> list[tuple[int, int, int]]:
+    """(number of the pair of languages, first pair, end) of groups of at most `GROUP` held-out pairs in order, none of a single pair."""
+    groups = []
+    for number, lang in enumerate(sorted(held)):
+        pairs = len(held[lang].span_shard) // 2
+        groups += [(number, start, min(start + GROUP, pairs)) for start in range(0, pairs, GROUP) if min(start + GROUP, pairs) - start > 1]
+    return groups
+
+
+def contrast_baseline(held: Mapping[str, PackedRows]) -> dict[str, float]:
+    """Mean nats of a guess among the pairs of each group, of each pair of languages."""
+    sums = np.zeros((len(held), 2))
+    for number, start, stop in contrast_groups(held):
+        sums[number] += ((stop - start) * math.log(stop - start), stop - start)
+    return {lang: float(sums[i, 0] / sums[i, 1]) for i, lang in enumerate(sorted(held)) if sums[i, 1]}
+
+
+def held_out_contrast(
+    module: nn.Module,
+    held: Mapping[str, PackedRows],
+    vocab_size: int,
+    rank: int,
+    world_size: int,
+    *,
+    temperature: float,
+    on_embeddings: bool,
+) -> dict[str, tuple[float, int]]:
+    """Pair of languages -> (sum of nats, number of pairs) of finding translations within `contrast_groups`, over all ranks; collective.
+
+    The vectors are those that the objective trains. Equal sides of different pairs count as errors, for the baseline too.
+    """
+    device, names = next(module.parameters()).device, sorted(held)
+    groups = contrast_groups(held)
+    sums = torch.zeros(len(held), 2, dtype=torch.float64)
+    reader = RowReader([sides_of(held[lang]) for lang in names])
+    for at in range(0, len(groups), world_size):
+        # Where a rank has no group left, it repeats the last, uncounted: a collective call waits for all.
+        number, start, stop = groups[min(at + rank, len(groups) - 1)]
+        pair_G = np.arange(start, stop, dtype=np.int64)
+        row_B = np.concatenate([2 * pair_G, 2 * pair_G + 1])
+        batch = pair_batch(
+            reader, np.full(len(row_B), number, np.int32), row_B, vocab_size, samples_B=row_B, place_B=np.arange(len(row_B)), pair_G=pair_G,
+            temperature=temperature, on_embeddings=on_embeddings,
+        )  # fmt: skip
+        flags = {"is_full": torch.tensor(bool(batch.attention_BT.all())), "on_embeddings": torch.tensor(on_embeddings)}
+        vectors_BD = vectors_of(module, tensors_of(batch, device) | flags).detach().float().cpu()
+        if at + rank < len(groups):
+            nll_G = info_nce(vectors_BD.view(2, len(pair_G), -1), torch.from_numpy(pair_G), temperature)
+            sums[number] += torch.tensor([float(nll_G.double().sum()), len(pair_G)], dtype=torch.float64)
+    return _over_ranks(sums, names, device, world_size)
 
 
 def mean_over_languages(by_lang: Mapping[str, float]) -> float:

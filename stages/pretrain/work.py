@@ -16,6 +16,7 @@ from pipeline.model.sizes import count_parameters, named_size
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Published, Storage, canonical
 from stages.pretrain import Config
+from stages.pretrain.names import names_of
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +32,8 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         "seed": context.seed,
         "packing": inputs["packing"].reference(),
         "tokens": inputs["tokens"].reference(),
+        "pair_packing": inputs["pair_packing"].reference() if "pair_packing" in inputs else [],
+        "pair_tokens": inputs["pair_tokens"].reference() if "pair_tokens" in inputs else [],
         "vocabulary_size": _vocabulary_size(inputs["vocabulary"]),
         "vocabulary": {"path": model.path, "sha256": model.sha256},
         "checkpoints": folder,
@@ -66,10 +69,16 @@ def _publish(config: Config, outcome: dict[str, Any], output: Output, context: C
         context.storage.remove(old)
     summary = held["summary"]
     warnings = []
-    if summary["loss"] > summary["corpus_unigram"]:
+    if "mlm" in names_of(config) and "loss" in summary and summary["loss"] > summary["corpus_unigram"]:
         warnings.append(
             f"held-out loss {summary['loss']:.3f} is above the corpus-wide unigram baseline {summary['corpus_unigram']:.3f}: train longer"
         )
+    for name in sorted({name.split("/")[0] for name in summary if "/" in name}):
+        if summary[f"{name}/loss"] > summary[f"{name}/baseline"]:
+            loss, baseline = summary[f"{name}/loss"], summary[f"{name}/baseline"]
+            warnings.append(
+                f"held-out loss of {name} {loss:.3f} is above its baseline {baseline:.3f}: train longer, or give it more weight"
+            )
     return Summary(
         counts={"heldout": held, "training": outcome["about"], "tokens": outcome["training"]["tokens"]},
         metrics={f"heldout/{name}": value for name, value in summary.items()},
@@ -82,6 +91,12 @@ def _plots(records: list[dict[str, Any]], held: dict[str, Any], output: Output) 
 
     steps = [r["step"] for r in records]
     series = {"training loss": (steps, [r["loss"] for r in records])}
+    mixed = sorted({key for r in records for key in r if key.startswith("loss/")})
+    if mixed:  # a step is of one objective, so the loss of all would jump
+        series = {
+            f"training loss, {key.removeprefix('loss/')}": ([r["step"] for r in records if key in r], [r[key] for r in records if key in r])
+            for key in mixed
+        }
     measured = [(r["step"], r["heldout/loss"]) for r in records if "heldout/loss" in r]
     if measured:
         series["held-out loss"] = ([s for s, _ in measured], [v for _, v in measured])
@@ -103,10 +118,12 @@ def _plots(records: list[dict[str, Any]], held: dict[str, Any], output: Output) 
 def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     """One rank of the gang; returns (on every rank alike) what was trained and measured."""
     from pipeline.model.build import build_masked_lm
-    from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
+    from pipeline.model.masked_lm import MaskedLM
     from pipeline.saving import save_checkpoint, start_folder
     from pipeline.training.counter import derive
     from pipeline.training.loop import TrainSettings, train
+    from pipeline.training.objectives.summed import pretraining_loss
+    from stages.pretrain import measures
     from stages.pretrain.feeds import feed_of, planned_tokens
     from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
     from stages.pretrain.rows import packed_rows
@@ -114,9 +131,11 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     storage = Storage.at(argument["root"], argument["attempt"])
     config = Config.model_validate_json(json.dumps(argument["config"]))
     rows = packed_rows(storage, argument["packing"], argument["tokens"])
+    paired = packed_rows(storage, argument["pair_packing"], argument["pair_tokens"])
+    pairs, held_pairs = paired.get("train", {}), paired.get("heldout", {})
     held, seed, vocab_size = rows.get("heldout", {}), argument["seed"], argument["vocabulary_size"]
     length = next(iter(rows["train"].values())).length
-    feed = feed_of(config, rows["train"], vocab_size, seed)
+    feed = feed_of(config, rows["train"], vocab_size, seed, pairs)
     micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
     settings = TrainSettings(
         steps=config.steps, micro_batch=micro, learning_rate=config.learning_rate, warmup_steps=round(config.warmup * config.steps),
@@ -127,30 +146,38 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     module = MaskedLM(build_masked_lm(named_size(config.model), vocab_size, seed=seed, dropout=config.dropout, max_length=length))
     curve = Curve(storage, argument["spool"])
     final: dict[str, tuple[float, int]] = {}
+    others: dict[str, measures.Sums] = {}
     measured_at = -1
 
     def evaluate(trained: Any, step: int) -> dict[str, float]:
-        nonlocal final, measured_at
-        if not held:
-            return {}
+        nonlocal final, others, measured_at
         measured_at = step
+        others = measures.measure(trained, config, held, held_pairs, vocab_size, gang.rank, gang.world_size)
+        extra = {f"heldout/{name}/loss": mean_over_languages(by_lang) for name, by_lang in measures.means(others).items() if by_lang}
+        if not held:
+            return extra
         final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size)
         by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
-        return {"heldout/loss": mean_over_languages(by_lang), **{f"heldout/{lang}": value for lang, value in by_lang.items()}}
+        return {"heldout/loss": mean_over_languages(by_lang), **{f"heldout/{lang}": value for lang, value in by_lang.items()}, **extra}
 
     def save(step: int, engine: Any, meta: Any) -> None:
         # Before the checkpoint is whole, so that a run killed behind the last one finds what was measured there.
         if gang.rank == 0 and measured_at == step:
             storage.write_json(f"{argument['checkpoints']}/heldout-{step}.json", {lang: list(pair) for lang, pair in final.items()})
+            if others:
+                storage.write_json(f"{argument['checkpoints']}/objectives-{step}.json", others)
         save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=config.keep)
 
     resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
-    outcome = train(settings, module, feed, masked_lm_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate)
+    outcome = train(settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate)
     if gang.rank != 0 or outcome.interrupted:
         return {"about": {"interrupted": outcome.interrupted}}
     if held and not final:
         plain = storage.read_json(f"{argument['checkpoints']}/heldout-{outcome.steps}.json") or {}
         final = {lang: (nats, count) for lang, (nats, count) in plain.items()}
+    if measured_at < 0:
+        plain = storage.read_json(f"{argument['checkpoints']}/objectives-{outcome.steps}.json") or {}
+        others = {name: {lang: (nats, count) for lang, (nats, count) in own.items()} for name, own in plain.items()}
     baselines = storage.read_json(argument["baselines"])
     if baselines is None:
         baselines = unigram_baselines(rows["train"], held, vocab_size) if held else {"corpus_unigram": {}, "language_unigram": {}}
@@ -159,9 +186,12 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     covered = masked_bytes(held, bytes_of_pieces(vocabulary), vocab_size) if held else {}
     bits = {lang: nats / math.log(2) / covered[lang] for lang, (nats, _) in sorted(final.items()) if covered.get(lang)}
     loss = {lang: nats / count for lang, (nats, count) in sorted(final.items()) if count}
-    measures = {"loss": loss, "bits_per_byte": bits, **baselines}
-    summary = {name: mean_over_languages(values) for name, values in sorted(measures.items()) if values}
-    languages = tuple(sorted(rows["train"]))
+    measured = {"loss": loss, "bits_per_byte": bits, **baselines}
+    summary = {name: mean_over_languages(values) for name, values in sorted(measured.items()) if values}
+    losses = measures.means(others)
+    against = measures.baselines(config, rows["train"], held, pairs, held_pairs, vocab_size) if others else {}
+    summary |= measures.summary(losses, against)
+    languages = (*sorted(rows["train"]), *sorted(pairs))
     training = {
         "model": config.model,
         "parameters": count_parameters(named_size(config.model), vocab_size, length + 2),
@@ -178,6 +208,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
             "bits_per_byte": bits,
             "masked_tokens": {lang: count for lang, (_, count) in sorted(final.items())},
             **baselines,
+            **({"objectives": {name: {"loss": losses[name], "baseline": against[name]} for name in losses}} if losses else {}),
             "summary": summary,
         },
     }

@@ -52,6 +52,8 @@ class Masked:
     """The true ids at these places."""
     weights_M: F32
     """1 where there is something to predict, else 0."""
+    is_causal: bool = False
+    """Each place sees itself and those before it only."""
 
 
 @dataclass(frozen=True)

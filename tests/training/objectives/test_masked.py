@@ -198,8 +198,10 @@ def test_impossible_settings_are_refused(vocab: int, rate: int, message: str) ->
         mask(np.array([[0, 4, 2]]), np.array([3]), np.array([0]), seed=0, vocab_size=vocab, rate_millionths=rate)
 
 
-def test_every_registered_objective_can_be_made_and_keeps_its_word_about_counts() -> None:
-    for module in OBJECTIVES.values():
+def test_every_registered_objective_on_tokens_can_be_made_and_keeps_its_word_about_counts() -> None:
+    for name, module in OBJECTIVES.items():
+        if name == "contrast":  # predicts no token; `test_contrast` has its tests
+            continue
         objective = importlib.import_module(module).objective()
         ids, lengths = batch(2)
         masked = objective.apply(ids, lengths, np.arange(6), seed=0, vocab_size=VOCAB)

@@ -1,0 +1,59 @@
+"""One vector a row: the mean over its words of the last hidden states, or of the word embeddings alone.
+
+    ids_BT -> encoder, or the lookup -> mean over tokens other than <s> and </s> -> vectors_BD, float32
+
+Whatever is asked for, every parameter of the model takes part, most of them with a gradient of zero: a parameter without gradient would be left alone by AdamW at
+ZeRO 0 and not at stages 1 to 3, which update flat groups, and at stage 3 would keep the gradient of the step before.
+
+Shapes: B rows, T tokens, D width.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch.nn import functional
+
+from pipeline.errors import ConfigError
+from pipeline.model.build import EOS_ID
+from pipeline.model.dropout import RowDropout
+from pipeline.model.encoder import encode
+from pipeline.model.loss import TiedGradient
+
+if TYPE_CHECKING:
+    from pipeline.model.masked_lm import MaskedLM
+
+PLACES = ("encoder", "embeddings")
+
+
+def pooled(
+    module: MaskedLM,
+    ids_BT: torch.Tensor,
+    attention_BT: torch.Tensor,
+    positions_BT: torch.Tensor,
+    mask_B1TT: torch.Tensor | None,
+    dropout: RowDropout,
+    on: str,
+) -> torch.Tensor:
+    """[B, D] float32, of rows with at least one word each.
+
+    Raises:
+        ConfigError: `on` is neither "encoder" nor "embeddings".
+    """
+    tied, encoder = TiedGradient(), module.model.roberta
+    words_BT1 = (attention_BT & (ids_BT > EOS_ID)).unsqueeze(-1).float()
+    if on == "encoder":
+        hidden_BTD = encode(encoder, module.lookup, tied, ids_BT, mask_B1TT, positions_BT, dropout)
+        vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
+    elif on == "embeddings":
+        vectors_BTD = module.lookup(ids_BT, TiedGradient())
+        # Of one place, so that the layers have a gradient at next to no cost.
+        hidden_BTD = encode(encoder, module.lookup, tied, ids_BT[:1, :1], None, positions_BT[:1, :1], RowDropout(None, 0.0))
+        others = (hidden_BTD * 0).sum().float()
+    else:
+        raise ConfigError(f"contrast: on is {on!r}; allowed: {', '.join(PLACES)}")
+    vectors_BD = (vectors_BTD.float() * words_BT1).sum(1) / words_BT1.sum(1)
+    head, none_MD, none_M = module.model.lm_head, hidden_BTD.flatten(0, 1)[:0], ids_BT.flatten()[:0]
+    nothing, _ = module.output(head.layer_norm(functional.gelu(head.dense(none_MD))), none_M, none_M.float(), tied)
+    return vectors_BD + (nothing + others)

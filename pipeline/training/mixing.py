@@ -1,0 +1,74 @@
+"""Several objectives in one run: each step's whole global batch belongs to one of them.
+
+    step s -> objective o, by a shuffled block of K steps that holds each objective exactly slots_o times, Σ slots_o = K
+           -> the n-th step of o                       a pure function of (seed, s): any step can be asked for alone
+           -> o's own feed at step n                   its samples come one after the other, whatever lies between
+
+So shares are met exactly over a block, each step's loss has one unit, and its weight is that of one objective: known before a token is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Protocol
+
+from pipeline.training.mixture import Mixture
+
+
+class StepFeed(Protocol):
+    """A feed by step; see `pipeline.training.loop.Feed`."""
+
+    @property
+    def global_batch(self) -> int:
+        """Sequences, or pairs, in a step over all ranks."""
+
+    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Any]:
+        """Of one rank and step."""
+
+    def weight(self, step: int) -> float:
+        """What the summed loss of the step is divided by."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """The feeds of several objectives as one."""
+
+    feeds: Mapping[str, StepFeed]
+    """Of each objective, all of one global batch."""
+    slots: Mapping[str, int]
+    """Steps of each objective in a block, at least 1."""
+    seed: int
+    """Chooses the order within a block."""
+
+    def __post_init__(self) -> None:
+        if set(self.feeds) != set(self.slots):
+            raise ValueError(f"Mixed: feeds of {sorted(self.feeds)}, slots of {sorted(self.slots)}; both must name the same objectives")
+        if len({feed.global_batch for feed in self.feeds.values()}) != 1:
+            raise ValueError("Mixed: the feeds have several global batches; all objectives of a run have one")
+
+    @property
+    def global_batch(self) -> int:
+        """As `StepFeed.global_batch`."""
+        return next(iter(self.feeds.values())).global_batch
+
+    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Any]:
+        """As `StepFeed.micro_batches`."""
+        name, own = self.turn(step)
+        return self.feeds[name].micro_batches(own, rank, world_size, micro_batch)
+
+    def weight(self, step: int) -> float:
+        """As `StepFeed.weight`."""
+        name, own = self.turn(step)
+        return self.feeds[name].weight(own)
+
+    def turn(self, step: int) -> tuple[str, int]:
+        """The objective that a step belongs to, and how many steps of it are planned before."""
+        found = self._plan.samples(step, step + 1)
+        return self._plan.languages[int(found.language_N[0])], int(found.epoch_N[0])
+
+    @cached_property
+    def _plan(self) -> Mixture:
+        # With one row each, the epoch of a sample is the number of its use.
+        return Mixture(rows=dict.fromkeys(self.slots, 1), slots=dict(self.slots), seed=self.seed)
