@@ -10,11 +10,13 @@ from typing import Any
 
 from pipeline.artifacts.vocabulary import MODEL_FILE
 from pipeline.curve import Curve
+from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
 from pipeline.jobs import INDEX, checkpoints, run_gang
 from pipeline.model.sizes import count_parameters, named_size
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Published, Storage, canonical
+from pipeline.training.objectives import ON_PAIRS
 from stages.pretrain import Config
 from stages.pretrain.names import names_of
 
@@ -131,10 +133,17 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     storage = Storage.at(argument["root"], argument["attempt"])
     config = Config.model_validate_json(json.dumps(argument["config"]))
     rows = packed_rows(storage, argument["packing"], argument["tokens"])
-    paired = packed_rows(storage, argument["pair_packing"], argument["pair_tokens"])
+    on_pairs = ON_PAIRS.intersection(names_of(config))
+    paired = packed_rows(storage, argument["pair_packing"], argument["pair_tokens"]) if on_pairs else {}
     pairs, held_pairs = paired.get("train", {}), paired.get("heldout", {})
     held, seed, vocab_size = rows.get("heldout", {}), argument["seed"], argument["vocabulary_size"]
     length = next(iter(rows["train"].values())).length
+    longer = {lang: packed.length for lang, packed in (pairs | held_pairs).items() if packed.length > length}
+    if longer:
+        lang, found = next(iter(sorted(longer.items())))
+        raise ConfigError(
+            f"pretrain.inputs: pairs of {lang} are packed to {found} tokens a row and text to {length}; take pair_packing and packing from one pack"
+        )
     feed = feed_of(config, rows["train"], vocab_size, seed, pairs)
     micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
     settings = TrainSettings(

@@ -151,7 +151,9 @@ def info_nce(vectors_2GD: torch.Tensor, pair_G: torch.Tensor, temperature: float
 class _Ranks(Protocol):
     """What is needed of `pipeline.training.engine.Engine`."""
 
-    module: Any
+    @property
+    def module(self) -> Any:
+        """Gives the vectors."""
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
         """Collective."""
