@@ -50,8 +50,6 @@ def start_local(num_cpus: int, temp_dir: Path | None, *, cleanup: contextlib.Exi
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
         # How long a part of Ray goes on without its head, which here is on the same machine; 60 s otherwise.
         "RAY_gcs_rpc_server_reconnect_timeout_s": "15",
-        # Workers that are kept though they have nothing to do; of the others each ends after a second. A phase of one unit would else hold those of the phase before.
-        "RAY_num_workers_soft_limit": str(max(1, num_cpus // 2)),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
         "PYTHONPATH": _worker_python_path(),

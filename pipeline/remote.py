@@ -105,7 +105,8 @@ def code_digest() -> str:
         for folder in package_folders(package):
             for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).parts):
                 relative = path.relative_to(folder)
-                if not path.is_file() or path.suffix == ".pyc" or any(part.startswith(".") for part in relative.parts):
+                # Of this machine alone: what Python and numba (.nbi, .nbc) compiled here.
+                if not path.is_file() or any(part == "__pycache__" or part.startswith(".") for part in relative.parts):
                     continue
                 content = path.read_bytes()
                 digest.update(f"{package}/{relative.as_posix()}\0{len(content)}\0".encode())

@@ -17,6 +17,7 @@ import hypothesis
 import pytest
 
 from pipeline.cluster import Cluster, ClusterSettings
+from pipeline.connection import usable_cores
 
 # How fast examples come says how crowded the machine is, not whether the program is right.
 hypothesis.settings.register_profile("project", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -34,6 +35,12 @@ def pytest_configure() -> None:
     """Hear Ctrl-C, as the processes of tests do: a shell starts what it puts in the background with SIGINT ignored."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """Three processes for two cores: half of a test with a Ray in it is waiting."""
+    cores = usable_cores()
+    return cores + cores // 2
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -19,6 +19,7 @@ from typing import Any
 import psutil
 import pytest
 
+from pipeline import remote
 from pipeline.cluster import Cluster, ClusterSettings, TaskRaised, WorkerDied
 from pipeline.errors import EmptyCorpusError, PreflightError
 from pipeline.remote import code_digest, node_report, require_plain
@@ -329,6 +330,20 @@ def test_a_node_report_holds_version_code_libraries_and_token(tmp_path: Path) ->
     assert "FileNotFoundError" in node_report({**argument, "argument": str(tmp_path / "none")})["error"]
 
 
+def test_what_a_machine_compiled_is_not_part_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "digested_package"
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "__init__.py").write_text("")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(remote, "PACKAGES", ("digested_package",))
+    before = code_digest()
+    for name in ("kernels.count-36.py311.nbi", "kernels.count-36.py311.1.nbc", "kernels.cpython-311.pyc"):
+        (package / "__pycache__" / name).write_bytes(b"of this processor")
+    assert code_digest() == before
+    (package / "rules.json").write_text("{}")
+    assert code_digest() != before
+
+
 def test_addresses_that_cannot_work_are_refused() -> None:
     for address in ("ray://host:10001", "http://host:8265"):
         with pytest.raises(PreflightError, match="only host:port"):
@@ -354,9 +369,11 @@ with Cluster.open(ClusterSettings(workers=1), temp_dir=Path(sys.argv[1])) as clu
             cluster.result(cluster.submit("tests.test_cluster:die", "kill"))
         except Exception as error:
             print(type(error).__name__)
-    print(cluster.result(cluster.submit("tests.test_cluster:double", 4)), flush=True)
-    if sys.argv[2] == "hang":
-        cluster.wait([cluster.submit("tests.test_cluster:nap", 300.0)], 300)
+    doubled = cluster.result(cluster.submit("tests.test_cluster:double", 4))
+    naps = [cluster.submit("tests.test_cluster:nap", 300.0)] if sys.argv[2] == "hang" else []
+    print(doubled, flush=True)  # a signal that is sent now finds the driver waiting, not in the middle of a call that loses what its handler raises
+    if naps:
+        cluster.wait(naps, 300)
 changed = {name for name in before.keys() | os.environ.keys() if before.get(name) != os.environ.get(name)}
 assert changed <= {"RAY_CLIENT_MODE", "PYTHONBREAKPOINT"}, changed  # Ray's import sets these
 print("END", flush=True)

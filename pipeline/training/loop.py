@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from pipeline.training.checkpoint import CheckpointMeta
 from pipeline.training.counter import bits, derive
 from pipeline.training.deepspeed_config import EngineSettings
 from pipeline.training.engine import Engine, Gang, training_device
+from pipeline.training.mixing import StepFeed
 from pipeline.training.objectives.contrast import contrasted
 from pipeline.training.precision import resolve_precision
 from pipeline.training.schedule import multiplier
@@ -48,20 +49,6 @@ Record = dict[str, float]
 
 LossFn = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 """(module, batch) -> Σ weight · nll, a float32 scalar."""
-
-
-class Feed(Protocol):
-    """Where batches come from; pure in `step`, so nothing about it is stored."""
-
-    @property
-    def global_batch(self) -> int:
-        """Sequences in a step over all ranks."""
-
-    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterable[Any]:
-        """This rank's part of the global batch of `step`, as dataclasses of arrays, equally many on every rank."""
-
-    def weight(self, step: int) -> float:
-        """Total weight of the global batch of `step`: masked positions, or examples."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +149,7 @@ def tensors_of(batch: Any, device: torch.device) -> dict[str, torch.Tensor]:
 def train(
     settings: TrainSettings,
     module: nn.Module,
-    feed: Feed,
+    feed: StepFeed,
     loss_fn: LossFn,
     gang: Gang,
     *,
@@ -248,7 +235,7 @@ class _Run:
         self,
         settings: TrainSettings,
         engine: Engine,
-        feed: Feed,
+        feed: StepFeed,
         loss_fn: LossFn,
         gang: Gang,
         save: Callable[[int, Engine, CheckpointMeta], None],

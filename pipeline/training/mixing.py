@@ -9,7 +9,7 @@ So shares are met exactly over a block, each step's loss has one unit, and its w
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
@@ -18,17 +18,17 @@ from pipeline.training.mixture import Mixture
 
 
 class StepFeed(Protocol):
-    """A feed by step; see `pipeline.training.loop.Feed`."""
+    """Where batches come from; pure in `step`, so nothing about it is stored."""
 
     @property
     def global_batch(self) -> int:
         """Sequences, or pairs, in a step over all ranks."""
 
-    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Any]:
-        """Of one rank and step."""
+    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterable[Any]:
+        """A rank's part of the global batch of `step`, as dataclasses of arrays, equally many on every rank."""
 
     def weight(self, step: int) -> float:
-        """What the summed loss of the step is divided by."""
+        """Total weight of the global batch of `step`, by which its summed loss is divided: predictions, pairs or examples."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Mixed:
         """As `StepFeed.global_batch`."""
         return next(iter(self.feeds.values())).global_batch
 
-    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Any]:
+    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterable[Any]:
         """As `StepFeed.micro_batches`."""
         name, own = self.turn(step)
         return self.feeds[name].micro_batches(own, rank, world_size, micro_batch)

@@ -8,7 +8,7 @@ Each phase has its plan of samples from its own seed, so a phase can be changed 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,7 +31,7 @@ def first_steps(shares: Sequence[float], steps: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Phased:
-    """The feeds of all phases as one; see `pipeline.training.loop.Feed`."""
+    """The feeds of all phases as one; see `pipeline.training.mixing.StepFeed`."""
 
     feeds: tuple[StepFeed, ...]
     """Of one global batch, vocabulary and set of languages."""
@@ -45,13 +45,13 @@ class Phased:
         """Sequences in a step over all ranks."""
         return self.feeds[0].global_batch
 
-    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Any]:
-        """As `Feed.micro_batches`."""
+    def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterable[Any]:
+        """As `StepFeed.micro_batches`."""
         number = self.phase(step)
         return self.feeds[number].micro_batches(step - self.starts[number], rank, world_size, micro_batch)
 
     def weight(self, step: int) -> float:
-        """As `Feed.weight`."""
+        """As `StepFeed.weight`."""
         number = self.phase(step)
         return self.feeds[number].weight(step - self.starts[number])
 

@@ -16,7 +16,7 @@ from pipeline.training.objectives.contrast import PairFeed, sides_of
 from pipeline.training.packed_rows import PackedRows
 from pipeline.training.phases import Phased, first_steps
 from pipeline.training.unimax import weights_unimax
-from stages.pretrain import TrainingPhase
+from stages.pretrain.parts import Part, parts_of
 
 if TYPE_CHECKING:
     from stages.pretrain import Config
@@ -30,33 +30,32 @@ def feed_of(
     Raises:
         ConfigError: the phases or weights do not fit the steps or the languages, or an objective on pairs finds none.
     """
-    phases = config.phases or (TrainingPhase(share=1.0),)
+    parts = parts_of(config)
     try:
-        starts = first_steps([phase.share for phase in phases], config.steps)
+        starts = first_steps([part.share for part in parts], config.steps)
     except ValueError as error:
         raise ConfigError(f"pretrain.{error}") from None
     feeds: list[StepFeed] = []
     names = []
-    for number, phase in enumerate(phases):
+    for number, part in enumerate(parts):
         # The first phase has the seeds of a run without phases.
         own = seed if number == 0 else derive(seed, "phase", number)
         steps = [*starts[1:], config.steps][number] - starts[number]
-        weights = config.objectives if phase.objectives is None else phase.objectives
-        block = block_of(steps, len(weights))
-        slots = slot_counts({name: max(1, round(weight * 1_000_000)) for name, weight in weights.items()}, block)
-        parts = {
-            name: _feed(config, phase, name, rows, pairs or {}, vocab_size, own, -(-steps * share // block) * config.global_batch)
+        block = block_of(steps, len(part.objectives))
+        slots = slot_counts({name: max(1, round(weight * 1_000_000)) for name, weight in part.objectives.items()}, block)
+        of_each = {
+            name: _feed(config, part, name, rows, pairs or {}, vocab_size, own, -(-steps * share // block) * config.global_batch)
             for name, share in slots.items()
         }
         # One alone takes its steps in order, as a run without mixing does.
-        feeds.append(Mixed(parts, slots, derive(own, "objectives")) if len(parts) > 1 else parts[next(iter(parts))])
-        names.append(next(iter(parts)))
+        feeds.append(Mixed(of_each, slots, derive(own, "objectives")) if len(of_each) > 1 else of_each[next(iter(of_each))])
+        names.append(next(iter(of_each)))
     return Phased(tuple(feeds), tuple(starts), tuple(names))
 
 
 def _feed(
     config: Config,
-    phase: TrainingPhase,
+    part: Part,
     name: str,
     rows: Mapping[str, PackedRows],
     pairs: Mapping[str, PackedRows],
@@ -65,30 +64,31 @@ def _feed(
     budget: int,
 ) -> StepFeed:
     """The feed of one objective in a phase in which it has `budget` samples."""
-    alpha = config.alpha if phase.alpha is None else phase.alpha
     if name in ON_PAIRS and not pairs:
         raise ConfigError(
             f"pretrain.objectives: {name} reads translation pairs, and there are none to train on; ingest bitext or leave it out"
         )
-    rate = round((config.mask_rate if phase.mask_rate is None else phase.mask_rate) * 1_000_000)
+    rate = round(part.mask_rate * 1_000_000)
     if name == "mlm":
-        mixture = _mixture(config, alpha, rows, budget, derive(seed, "mixture"))
+        mixture = _mixture(config, part.alpha, rows, budget, derive(seed, "mixture"))
         return Feed(rows, mixture, masked.objective(rate), vocab_size, derive(seed, "masks") >> 1, config.global_batch, trim=True)
     own, masks = derive(seed, name, "mixture"), derive(seed, name, "masks") >> 1
     if name == "clm":
-        return Feed(rows, _mixture(config, alpha, rows, budget, own), causal.objective(), vocab_size, masks, config.global_batch, trim=True)
+        return Feed(
+            rows, _mixture(config, part.alpha, rows, budget, own), causal.objective(), vocab_size, masks, config.global_batch, trim=True
+        )
     if name == "tlm":
-        mixture = _pair_mixture(alpha, {lang: len(packed) for lang, packed in pairs.items()}, budget, own)
+        mixture = _pair_mixture(part.alpha, {lang: len(packed) for lang, packed in pairs.items()}, budget, own)
         return Feed(
             pairs, mixture, translation.objective(rate), vocab_size, masks, config.global_batch, trim=True, swap=True,
             first_language=len(rows),
         )  # fmt: skip
     sides = {lang: sides_of(packed) for lang, packed in pairs.items()}
-    mixture = _pair_mixture(alpha, {lang: len(own_sides) // 2 for lang, own_sides in sides.items()}, budget, own)
+    mixture = _pair_mixture(part.alpha, {lang: len(own_sides) // 2 for lang, own_sides in sides.items()}, budget, own)
     try:
         return PairFeed(
             sides, mixture, vocab_size, config.global_batch, config.contrast_temperature,
-            (phase.contrast_on or config.contrast_on) == "embeddings", first_language=len(rows),
+            part.on_embeddings, first_language=len(rows),
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"pretrain.global_batch: {error}") from None

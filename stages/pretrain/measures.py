@@ -17,7 +17,7 @@ from torch import nn
 from pipeline.training.objectives import causal
 from pipeline.training.packed_rows import PackedRows
 from stages.pretrain.heldout import contrast_baseline, held_out_contrast, held_out_loss, mean_over_languages, unigram_baselines
-from stages.pretrain.names import names_of
+from stages.pretrain.parts import names_of, parts_of
 
 if TYPE_CHECKING:
     from stages.pretrain import Config
@@ -46,7 +46,7 @@ def measure(
                 rank,
                 world_size,
                 temperature=config.contrast_temperature,
-                on_embeddings=_on_embeddings(config),
+                on_embeddings=[part.on_embeddings for part in parts_of(config) if name in part.objectives][-1],
             )
     return found
 
@@ -84,11 +84,3 @@ def summary(losses: Mapping[str, Mapping[str, float]], against: Mapping[str, Map
             found[f"{name}/loss"] = mean_over_languages(by_lang)
             found[f"{name}/baseline"] = mean_over_languages({lang: against[name][lang] for lang in by_lang})
     return found
-
-
-def _on_embeddings(config: Config) -> bool:
-    last = config.contrast_on
-    for phase in config.phases:
-        if "contrast" in (config.objectives if phase.objectives is None else phase.objectives):
-            last = phase.contrast_on or config.contrast_on
-    return last == "embeddings"

