@@ -36,9 +36,10 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True, protected_namespaces=())
 
 
-def outside(default: Any, **constraints: Any) -> Any:
-    """A field with this default that stays outside identity."""
-    return Field(default, json_schema_extra=dict(OUTSIDE_IDENTITY), **constraints)
+def outside(default: Any = ..., **constraints: Any) -> Any:
+    """A field that stays outside identity; `default` may be left out where there is a `default_factory`."""
+    given = {} if "default_factory" in constraints else {"default": default}
+    return Field(**given, json_schema_extra=dict(OUTSIDE_IDENTITY), **constraints)
 
 
 class Quarantine(Section):

@@ -31,7 +31,8 @@ ROW_CHARACTERS = 2000
 _PLAIN_SUFFIXES = (".json", ".tsv", ".csv", ".txt", ".md")
 _OVERVIEW_BYTES = 64 << 10
 _LONG_TEXTS = ("text", "text_a", "text_b", "text_pair")
-_TEN_THOUSANDTHS = ("fertility", "characters_per_piece")
+_TEN_THOUSANDTHS = ("fertility", "characters_per_piece", "parity")
+_COMPARED = ("characters_per_piece", "fertility", "byte_fallback_share", "unknown_share", "parity")
 _CHUNK = 1 << 20
 PROFILE = "profile"
 PROFILE_BYTES = 8 << 20
@@ -96,6 +97,7 @@ def _views(graph: Graph, stage: str, made: Manifest, lang: str | None, rows: int
             views |= _card(graph.storage, content, lang, rows)
         elif content.type == "vocabulary":
             views["pieces"] = partial(_pieces, graph.storage, content, rows)
+            views["compared"] = partial(_compared, graph.storage, content, lang)
         elif content.shards:
             views[slot] = partial(_table_rows, graph, stage, content, lang, rows)
     for name, entry in _plain_files(made):
@@ -330,6 +332,24 @@ def _pieces(storage: Storage, content: SlotContent, rows: int) -> Iterator[str]:
     yield f"{tokenizer.size} ids"
     for start in range(0, wanted, 8):
         yield "  ".join(f"{index} {clean_text(pieces[index], 24)}" for index in chosen[start : start + 8])
+
+
+def _compared(storage: Storage, content: SlotContent, lang: str | None) -> Iterator[str]:
+    """Each language by this vocabulary and by those it was compared with, side by side."""
+    entry = content.files["card.json"]
+    card = json.loads(storage.local(entry.path, entry.sha256).read_bytes())
+    others = card["compared"]
+    if not others:
+        yield "nothing to compare with: name vocabularies in stages.vocabulary.compare"
+        return
+    yield ", ".join(f"{name}: {made['size']} ids" for name, made in {"this one": card, **others}.items())
+    for name in _COMPARED:
+        sides = [made["languages"] for made in (card, *others.values())]
+        chosen = [code for code in sides[0] if lang in (None, code) and name in sides[0][code]]
+        if chosen:
+            yield f"{name}:"
+            body = [[code, *(_figure(name, side.get(code, {}).get(name, "")) for side in sides), ""] for code in chosen]
+            yield from _columns(["lang", "this one", *others, ""], body)
 
 
 def _card(storage: Storage, content: SlotContent, lang: str | None, rows: int) -> dict[str, View]:

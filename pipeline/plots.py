@@ -97,6 +97,24 @@ def intervals(
     _save(figure, path)
 
 
+def points(series: Mapping[str, Mapping[str, float]], path: Path, *, title: str, xlabel: str) -> None:
+    """A row a name, the highest of the first series on top, with a point of each series and a line that joins them."""
+    first = next(iter(series.values()))
+    names = sorted(first, key=lambda name: (first[name], name))
+    figure, axes = _figure(6.5, max(2.5, 0.11 * len(names) + 1))
+    for row, name in enumerate(names):
+        own = [values[name] for values in series.values() if name in values]
+        axes.plot([min(own), max(own)], [row, row], color="#cccccc", linewidth=0.8, zorder=1)
+    for number, (label, values) in enumerate(series.items()):
+        met = [(values[name], row) for row, name in enumerate(names) if name in values]
+        axes.scatter([x for x, _ in met], [row for _, row in met], s=8, color=f"C{number}", label=label, zorder=2)
+    axes.set_yticks(range(len(names)), names, fontsize=6)
+    axes.set_title(title, loc="left")
+    axes.set_xlabel(xlabel)
+    axes.legend(fontsize=7, ncols=4, loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)
+    _save(figure, path)
+
+
 def heatmaps(
     columns: Mapping[str, Sequence[float]],
     labels: Sequence[str],

@@ -107,13 +107,15 @@ def heldout(part: Part | None) -> Heldout | None:
 def vocabulary(card: Mapping[str, Any]) -> Vocabulary:
     """The vocabulary's card."""
     rows = [_vocabulary_row(lang, entry) for lang, entry in sorted(card["languages"].items())]
-    return Vocabulary(card["size"], card["pieces_used"], rows, _vocabulary_row("", card["mean"]))
+    compared = {name: vocabulary(other) for name, other in sorted(card.get("compared", {}).items())}
+    return Vocabulary(card["size"], card["pieces_used"], rows, _vocabulary_row("", card["mean"]), card.get("longest", ()), compared)
 
 
 def _vocabulary_row(lang: str, entry: Mapping[str, Any]) -> VocabularyRow:
     return VocabularyRow(
         lang, language_name(lang) if lang else "", entry["words"], entry["pieces"], entry.get("pieces_used"), entry["fertility"],
-        entry["characters_per_piece"], entry["unknown_share"], entry["byte_fallback_share"],
+        entry["characters_per_piece"], entry["unknown_share"], entry["byte_fallback_share"], entry.get("pieces_used_share"),
+        entry.get("parity"),
     )  # fmt: skip
 
 

@@ -108,7 +108,7 @@ class Heldout:
 
 @dataclass(frozen=True)
 class VocabularyRow:
-    """A line of the vocabulary's card; shares, fertility and characters per piece in 1/10000."""
+    """A line of the vocabulary's card; shares, fertility, characters per piece and parity with English in 1/10000."""
 
     lang: str
     name: str
@@ -119,16 +119,20 @@ class VocabularyRow:
     characters_per_piece: int
     unknown: int
     byte_fallback: int
+    pieces_used_share: int | None
+    parity: int | None
 
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """The vocabulary: `size` counts all ids, `used` the distinct pieces met in the training text."""
+    """The vocabulary: `size` counts all ids, `used` the distinct pieces met in the training text; `compared` are others on the same words, by name."""
 
     size: int
     used: int
     rows: Sequence[VocabularyRow]
     mean: VocabularyRow
+    longest: Sequence[str]
+    compared: Mapping[str, Vocabulary]
 
 
 @dataclass(frozen=True)

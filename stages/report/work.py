@@ -43,6 +43,9 @@ CAPTIONS = {
         "vocabulary",
         "fertility.svg",
     ): "Pieces per character: how finely the vocabulary cuts each language. Lower is coarser, and cheaper to train on.",
+    ("vocabulary", "compared.svg"): "The same words by this vocabulary and by those it is compared with.",
+    ("vocabulary", "parity.svg"): "Pieces that a language takes for one of English, on aligned documents.",
+    ("vocabulary", "byte_fallback.svg"): "Pieces that are single bytes, or unknown.",
     (
         "pretrain",
         "loss.svg",

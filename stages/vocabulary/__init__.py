@@ -3,6 +3,7 @@
     documents, bitext ⋈ decisions -> count (map): words per language into P partitions -> merge (reduce, one a partition)
         -> train: weights n_lang^(α−1) in fixed point, merges of the weighted words -> measure (a unit a partition): fertility, unknown and byte-fallback rate
 
+    compare: the same figures of other vocabularies on the same words
     start: -> trace (a unit a partition): pieces that the words need -> adapt: the vocabulary cut, and grown by pieces learned from the words -> rows.json
 
 n_lang is the language's characters after normalisation (Conneau & Lample 2019 draw sentences with p ∝ n^α; weighting counts does it without a draw).
@@ -11,7 +12,7 @@ n_lang is the language's characters after normalisation (Conneau & Lample 2019 d
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,7 +21,7 @@ from pipeline.config import NonEmpty, Section, outside
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
 from pipeline.storage import Source
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("numba", "pyarrow", "sentencepiece")
 GRADE = Grade.EXACT
 GLOBALS = ("languages", "seed")
@@ -77,6 +78,8 @@ class Config(Section):
     """Never join two digits in one piece."""
     bitext: bool = True
     """Count both sides of the bitext; false where the same text also comes as documents."""
+    compare: Mapping[Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,40}$")], NonEmpty] = outside(default_factory=dict)
+    """Vocabularies to set beside this one in the card, by a name: as `start.path`; their content is in the key."""
     max_words: int = Field(50_000_000, ge=1_000)
     """Most distinct words, by language, that are trained on; of more, the rarest by weighted count are left out, and their share of the mass is reported."""
     partitions: int | None = Field(None, ge=1, le=4096)
@@ -90,6 +93,8 @@ class Config(Section):
             raise ValueError("language_weights and sampling: weights go together; give both or neither")
         if any(not weight > 0 for weight in self.language_weights.values()):
             raise ValueError("every weight of language_weights must be above 0")
+        if "before" in self.compare:
+            raise ValueError("compare: `before` is the name of the vocabulary at start.path; call it otherwise")
         grouped = [lang for langs in self.groups.values() for lang in langs]
         if len(grouped) != len(set(grouped)):
             raise ValueError(f"groups: {max(grouped, key=grouped.count)} stands in more than one; a language belongs to one group at most")
@@ -97,12 +102,15 @@ class Config(Section):
 
 
 def list_inputs(config: Config, context: ListContext) -> list[Source]:
-    """The vocabulary to start from, whose content is part of the key."""
-    if config.start is None:
+    """The vocabularies to start from and to compare with, whose content is part of the key."""
+    wanted = {("compare", name): path for name, path in config.compare.items()}
+    if config.start is not None:
+        wanted["start", "path"] = config.start.path
+    if not wanted:
         return []
-    from stages.vocabulary import starting
+    from stages.vocabulary.fetching import list_vocabulary
 
-    return starting.list_start(config.start, context)
+    return [list_vocabulary(path, place, context) for place, path in sorted(wanted.items())]
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

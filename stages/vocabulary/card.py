@@ -6,7 +6,7 @@ fertility               pieces a word                        characters_per_piec
 unknown_share           pieces that are `<unk>`              byte_fallback_share      pieces that are single bytes
 pieces_used             distinct pieces that occur           weight                   the language's count multiplier × 2^16
 pieces_used_share       of all ids                           parity                   pieces against English's on aligned documents (`parity`)
-longest                 the longest pieces                   before                   the same figures of the vocabulary that it began as
+longest                 the longest pieces                   compared                 cards of other vocabularies on the same words, by name; `before`: it began as that
 """
 
 from __future__ import annotations

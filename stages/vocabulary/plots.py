@@ -8,21 +8,18 @@ from typing import Any
 
 
 def fertility_plot(card: Mapping[str, Any], path: Path) -> None:
-    """Pieces per character of each language, sorted; an SVG file at `path`. With the vocabulary before beside it, where there was one."""
-    from pipeline.plots import bars, intervals
+    """Pieces per character of each language, sorted; an SVG file at `path`."""
+    from pipeline.plots import bars
 
-    own = _per_character(card)
-    if "before" not in card:
-        bars(own, path, title="Pieces per character by language", ylabel="pieces per character")
-        return
-    before = _per_character(card["before"])
-    rows = {lang: (value, min(value, before[lang]), max(value, before[lang])) for lang, value in own.items()}
-    intervals(
-        rows,
-        path,
-        title="Pieces per character by language: now (point), and the way from the vocabulary before",
-        xlabel="pieces per character",
-    )
+    bars(_per_character(card), path, title="Pieces per character by language", ylabel="pieces per character")
+
+
+def compared_plot(card: Mapping[str, Any], path: Path) -> None:
+    """Pieces per character of each language, by this vocabulary and by those it is compared with."""
+    from pipeline.plots import points
+
+    series = {"this one": _per_character(card)} | {name: _per_character(other) for name, other in card["compared"].items()}
+    points(series, path, title="Pieces per character by language and vocabulary", xlabel="pieces per character")
 
 
 def _per_character(card: Mapping[str, Any]) -> dict[str, float]:
@@ -47,7 +44,7 @@ def parity_plot(card: Mapping[str, Any], path: Path) -> None:
     from pipeline.plots import bars
 
     bars(
-        {lang: value / 1e4 for lang, value in card["parity"].items()},
+        {lang: entry["parity"] / 1e4 for lang, entry in card["languages"].items() if "parity" in entry},
         path,
         title="Pieces against English's on aligned text",
         ylabel="times English",

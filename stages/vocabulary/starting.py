@@ -1,6 +1,6 @@
 """A vocabulary to start from: fetched, cut to what the corpus needs, grown by what the corpus has.
 
-    start.path -> fetch (copied into storage) -> trace (a unit a partition of the words): ids that come up -> adapt: cut, grown -> vocabulary.model, rows.json
+    start.path -> fetch (`fetching`) -> trace (a unit a partition of the words): ids that come up -> adapt: cut, grown -> vocabulary.model, rows.json
 
 `rows.json`: `{"size_before": ids there, "rows": [[old ids of id 0], …]}`; the new row of an embedding is the mean of those (`pipeline.model.rows`).
 
@@ -11,20 +11,17 @@ order they were learned in and that the grown vocabulary uses on the corpus at a
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pipeline.artifacts.vocabulary import MODEL_FILE, ROWS_FILE
-from pipeline.config import resolve_path
-from pipeline.errors import MissingSourceError, StageError
+from pipeline.errors import StageError
 from pipeline.manifest import Shard
-from pipeline.stage import Context, ListContext
-from pipeline.storage import Source, canonical, digest, list_sources, open_source, without_userinfo
+from pipeline.stage import Context
+from pipeline.storage import canonical, digest, without_userinfo
 from pipeline.tables import open_file
 from pipeline.task import Task, UnitResult
 from pipeline.text.imported import NONE, imported
@@ -33,45 +30,15 @@ from pipeline.text.unigram import train_unigram
 from pipeline.text.vocabulary_change import composed, grown, kept_only, needed, rows
 from pipeline.units import Phase, Unit
 from stages.vocabulary import Config, Start
+from stages.vocabulary.fetching import fetched
 from stages.vocabulary.weights import required_characters, weighted_words
 
 _WORDS_AT_ONCE = 20_000
-_UNDETERMINED = "und"
-
-
-def list_start(start: Start, context: ListContext) -> list[Source]:
-    """The one file of the vocabulary.
-
-    Raises:
-        MissingSourceError: it is not there, or the pattern matches several.
-    """
-    found = list_sources(resolve_path(start.path, context.base_of(("start", "path"))), {})
-    if len(found) != 1:
-        raise MissingSourceError(
-            f"vocabulary.start.path: {len(found)} files match {without_userinfo(start.path)}; it must name one. Correct the path."
-        )
-    return [replace(found[0], name=f"start/{found[0].name}")]
-
-
-def fetched(context: Context) -> Shard:
-    """The file in the storage, where all workers reach it."""
-    ((source, sha256),) = [pair for pair in context.sources if pair[0].name.startswith("start/")]
-    unit = Unit(sha256, {"url": source.url, "name": source.name.removeprefix("start/")}, source.size, f"vocabulary {source.name}")
-    (result,) = context.map(Phase("fetch", "stages.vocabulary.starting:fetch", {}, "files"), [unit])
-    return result.files["start"]
-
-
-def fetch(task: Task) -> None:
-    """Worker: copy the file."""
-    with task.file("start") as path, open_source(task.argument["url"]) as stream, path.open("wb") as sink:
-        for _ in task.records(["start"], lambda _: _UNDETERMINED):
-            shutil.copyfileobj(stream, sink, 1 << 20)
-            task.ledger.keep(_UNDETERMINED)
 
 
 def adapted(config: Config, start: Start, settings: Mapping[str, Any], merged: Sequence[UnitResult], context: Context) -> UnitResult:
     """The vocabulary cut and grown; its files are the model and the rows."""
-    file = fetched(context)
+    file = fetched(("start", "path"), context)
     shards = [result.files["words"] for result in merged]
     given = {"start": file.plain(), "name": without_userinfo(start.path)}
     traced: list[UnitResult] = []

@@ -63,12 +63,15 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     model = trained.files[MODEL_FILE]
     with output.file("vocabulary", MODEL_FILE) as path:
         path.write_bytes(context.storage.local(model.path, model.sha256).read_bytes())
-    card, ledger_of_words = _measure(settings["weights"], model, merged, context)
+    card, ledger_of_words = _measured(settings["weights"], model, merged, inputs, context)
     tokenizer = Tokenizer(context.storage.local(model.path, model.sha256).read_bytes())
-    card |= {"longest": longest(tokenizer), "kind": tokenizer.kind, "parity": _parity(model, inputs, context)}
-    if config.start is not None:
-        before, _ = _measure(settings["weights"], trained.files["start.model"], merged, context)
-        card["before"] = {"size": before["size"], "mean": before["mean"], "languages": before["languages"]}
+    card |= {"longest": longest(tokenizer), "kind": tokenizer.kind}
+    others = {} if config.start is None else {"before": trained.files["start.model"]}
+    if config.compare:
+        from stages.vocabulary.fetching import converted
+
+        others |= converted(config.compare, context)
+    card["compared"] = {name: _measured(settings["weights"], other, merged, inputs, context)[0] for name, other in others.items()}
     with output.file("vocabulary", "card.json") as path:
         path.write_bytes(canonical(card))
     _evidence(card, output)
@@ -92,8 +95,10 @@ def _train(config: Config, settings: Mapping[str, Any], merged: list[UnitResult]
     return context.map(phase, [unit])[0]
 
 
-def _measure(weights: Mapping[str, int], model: Shard, merged: list[UnitResult], context: Context) -> tuple[dict[str, Any], Ledger]:
-    """The card from all partitions, measured side by side."""
+def _measured(
+    weights: Mapping[str, int], model: Shard, merged: list[UnitResult], inputs: Mapping[str, Input], context: Context
+) -> tuple[dict[str, Any], Ledger]:
+    """The card of a vocabulary from all partitions, measured side by side, and from aligned documents."""
     given = {"path": model.path, "sha256": model.sha256}
     phase = Phase("measure", "stages.vocabulary.work:measure_partition", {}, "words", (model.sha256,), given)
     shards = [result.files["words"] for result in merged]
@@ -102,6 +107,9 @@ def _measure(weights: Mapping[str, int], model: Shard, merged: list[UnitResult],
     )
     paths = [context.storage.local(result.files["measured"].path, result.files["measured"].sha256) for result in measured]
     card, counted = assemble(paths, Tokenizer(context.storage.local(model.path, model.sha256).read_bytes()).size, weights)
+    for lang, value in _parity(model, inputs, context).items():
+        if lang in card["languages"]:
+            card["languages"][lang]["parity"] = value
     ledger = Ledger("words")
     for lang, count in counted.items():
         ledger.keep(lang, count)
@@ -231,12 +239,15 @@ def measure_partition(task: Task) -> None:
 
 
 def _evidence(card: Mapping[str, Any], output: Output) -> None:
-    from stages.vocabulary.plots import fallback_plot, fertility_plot, parity_plot
+    from stages.vocabulary.plots import compared_plot, fallback_plot, fertility_plot, parity_plot
 
     with output.evidence("fertility.svg") as path:
         fertility_plot(card, path)
+    if card["compared"]:
+        with output.evidence("compared.svg") as path:
+            compared_plot(card, path)
     with output.evidence("byte_fallback.svg") as path:
         fallback_plot(card, path)
-    if len(card["parity"]) > 1:
+    if sum("parity" in entry for entry in card["languages"].values()) > 1:
         with output.evidence("parity.svg") as path:
             parity_plot(card, path)

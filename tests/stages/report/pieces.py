@@ -111,9 +111,12 @@ class Maker:
         """Vocabulary to export."""
         entry = {
             "words": 50, "pieces": 120, "characters": 300, "fertility": 24_000, "characters_per_piece": 25_000, "unknown_share": 1,
-            "byte_fallback_share": 39, "pieces_used": 70,
+            "byte_fallback_share": 39, "pieces_used": 70, "pieces_used_share": 44,
         }  # fmt: skip
-        card = {"size": 16_000, "pieces_used": 150, "mean": entry, "languages": {"am": entry, "en": entry, "fr": entry}}
+        languages = {"am": entry | {"parity": 20_000}, "en": entry | {"parity": 10_000}, "fr": entry}
+        card = {"size": 16_000, "pieces_used": 150, "mean": entry, "languages": languages}
+        other = {**card, "size": 250_000, "mean": entry | {"characters_per_piece": 33_300}}
+        card |= {"longest": ["▁interplanetary", "▁\u202eevil"], "compared": {"xlm-r": other}}
         self.add(
             "vocabulary", "vocabulary", counts={"characters": {"am": 100, "en": 400, "fr": 300}}, files={"card.json": card},
             evidence={"fertility.svg": SVG},

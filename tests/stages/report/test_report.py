@@ -171,6 +171,15 @@ def test_the_page_and_the_json_hold_the_figures(whole: Maker) -> None:
     assert sorted(output.evidence_files) == ["corpus.svg", "heldout.svg"]
 
 
+def test_vocabularies_stand_side_by_side_and_pieces_are_harmless(whole: Maker) -> None:
+    page = page_of(whole)
+    section = page[page.index('id="vocabulary"') : page.index('id="packing"')]
+    assert "<th>xlm-r</th>" in section and "250,000 ids" in section
+    assert "<td>2.50</td><td>3.33</td>" in section  # characters per piece, of all languages
+    assert "<td>2.00</td><td>2.00</td>" in section  # Amharic's parity
+    assert "evil" in section and "\u202e" not in section
+
+
 def test_text_from_outside_is_escaped_wherever_it_stands(whole: Maker) -> None:
     html = page_of(whole, title=f"my {HOSTILE}")
     page = Page(html)

@@ -12,7 +12,7 @@ from pipeline.text.tokenizer import Tokenizer, train
 from stages.vocabulary.card import MEASURED, assemble, measure
 from stages.vocabulary.counts import WORDS
 from stages.vocabulary.parity import SIZES, longest, parity, share_of
-from stages.vocabulary.plots import fallback_plot, fertility_plot, parity_plot
+from stages.vocabulary.plots import compared_plot, fallback_plot, fertility_plot, parity_plot
 
 ROWS = [("en", "▁river", 5), ("en", "▁rivers", 2), ("sw", "▁mto", 3), ("sw", "▁龘", 4), ("en", "▁the", 90)]
 
@@ -43,11 +43,12 @@ def test_figures_are_sums_over_words_by_count_whatever_the_partitions(tmp_path: 
     assert sw["pieces_used"] == len({*ids["▁mto"], *ids["▁龘"]}) and sw["pieces_used_share"] == sw["pieces_used"] * 10_000 // 275
     assert found["mean"]["words"] == 104 and found["pieces_used"] == len({index for row in ids.values() for index in row})
     assert longest(tokenizer, 2)[0] == max((p for i, p in enumerate(tokenizer.pieces()) if tokenizer.is_ordinary(i)), key=len)
-    full = found | {"parity": {"en": 10_000, "sw": 15_000}}
-    for number, plot in enumerate((fertility_plot, fallback_plot, parity_plot)):
+    languages = {lang: entry | {"parity": value} for (lang, entry), value in zip(found["languages"].items(), (10_000, 15_000), strict=True)}
+    full = found | {"languages": languages, "compared": {"other one": found}}
+    for number, plot in enumerate((fertility_plot, fallback_plot, parity_plot, compared_plot)):
         plot(full, tmp_path / f"{number}.svg")
-    fertility_plot(full | {"before": found}, tmp_path / "both.svg")
-    assert all((tmp_path / name).read_text().startswith("<?xml") for name in ("0.svg", "1.svg", "2.svg", "both.svg"))
+    assert all((tmp_path / f"{number}.svg").read_text().startswith("<?xml") for number in range(4))
+    assert "other one" in (tmp_path / "3.svg").read_text()  # what is drawn stands in the file's comments too
 
 
 def test_parity_is_over_groups_that_both_languages_have(tmp_path: Path) -> None:

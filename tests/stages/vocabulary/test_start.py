@@ -28,7 +28,8 @@ def test_a_vocabulary_is_trimmed_to_a_corpus_grown_by_it_and_its_rows_are_told(t
     old = Tokenizer(made["vocabulary.model"].read_bytes())
     assert list(old.language_ids) == ["de", "en", "hi", "ru"] and "rows.json" not in made
     start = {"path": str(made["vocabulary.model"]), "trim": True, "add": 20}
-    second = tiny.make(tmp_path / "second", languages=["de", "en"], stages={"vocabulary": {"start": start, "language_tokens": True}})
+    both = {"start": start, "language_tokens": True, "compare": {"first": start["path"]}}
+    second = tiny.make(tmp_path / "second", languages=["de", "en"], stages={"vocabulary": both})
     done = cli("run", second, *UNTIL)
     assert done.code == 0, done.text
     files = vocabulary(second)
@@ -42,6 +43,13 @@ def test_a_vocabulary_is_trimmed_to_a_corpus_grown_by_it_and_its_rows_are_told(t
     )
     card = json.loads(files["card.json"].read_text())
     assert set(card["languages"]) == {"de", "en"} and card["mean"]["unknown_share"] == 0
+    compared = card["compared"]
+    assert set(compared) == {"before", "first"}
+    assert compared["before"]["mean"] == compared["first"]["mean"]
+    assert compared["first"]["mean"]["words"] == card["mean"]["words"]
+    shown = cli("show", second, "vocabulary", "compared").out
+    ratio = compared["first"]["languages"]["de"]["characters_per_piece"] / 10_000
+    assert "first" in shown and f"{ratio:.4f}" in shown
     # Without growth the text has the pieces that it had.
     assert cli("run", second, *UNTIL, "stages.vocabulary.start.add=0").code == 0
     cut = Tokenizer(vocabulary(second)["vocabulary.model"].read_bytes())
