@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -85,6 +88,25 @@ class Footprint:
             started_at_s = time.monotonic()
             self._sample()
             self._stop.wait(max(0.0, EVERY_S - (time.monotonic() - started_at_s)))
+
+
+def let_go() -> None:
+    """Give memory that was freed back to the system: a worker that waits for its next task would hold the most that its last one took."""
+    arrow = sys.modules.get("pyarrow")
+    if arrow is not None:
+        arrow.default_memory_pool().release_unused()
+    trim = _malloc_trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Any:
+    """glibc's; none elsewhere."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return None
 
 
 _at_rest: list[int] = []

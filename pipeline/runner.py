@@ -414,6 +414,7 @@ class _Run:
             "instance": instance.name,
             "started": started,
             "seconds": round(seconds, 3),
+            "phases": {name: round(taken, 3) for name, taken in workshop.seconds.items()},
             "peak_bytes": peak,
             "host": socket.gethostname(),
             "python": ".".join(map(str, sys.version_info[:3])),

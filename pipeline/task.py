@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline.errors import IntegrityError
 from pipeline.failpoint import failpoint
-from pipeline.footprint import at_most
+from pipeline.footprint import at_most, let_go
 from pipeline.ledger import Ledger
 from pipeline.manifest import Shard
 from pipeline.storage import Published, Storage, canonical, digest
@@ -254,4 +254,5 @@ def execute(argument: dict[str, Any]) -> dict[str, Any]:
         finally:
             task.clear()
         records, steps = records + task.seen, steps + task.steps
+    let_go()
     return {"records": records, "steps": steps}

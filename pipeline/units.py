@@ -90,6 +90,8 @@ class Workshop:
     title: str
     used: set[str] = field(default_factory=set)
     """Keys of all units that the stage took, so that they are kept as long as its artifact is."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """What each phase took, in the order in which they began."""
     poison: list[str] = field(default_factory=list)
     """Records that were set apart because they kill their worker: phase, unit, number and name."""
 
@@ -117,6 +119,7 @@ def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[U
         QuarantineError: more records kill their worker than `quarantine.max_poison` allows.
         PipelineError: whatever the worker function raised on purpose.
     """
+    started_at_s = time.monotonic()
     keys = [unit_key(workshop, phase, unit) for unit in units]
     workshop.used.update(keys)
     results: dict[str, UnitResult] = {}
@@ -133,6 +136,7 @@ def map_units(workshop: Workshop, phase: Phase, units: Sequence[Unit]) -> list[U
         log.info("%s: %s: %d of %d units to do", workshop.title, phase.name, len(todo), len(set(keys)))
         with Progress(f"{workshop.title} {phase.name}", len(todo), "units") as progress:
             results.update(_Queue(workshop, phase, todo, progress).drain())
+    workshop.seconds[phase.name] = workshop.seconds.get(phase.name, 0.0) + time.monotonic() - started_at_s
     labels = dict(zip(reversed(keys), (unit.label for unit in reversed(units)), strict=True))
     named = [f"{label} {each}" for key, label in reversed(labels.items()) for each in _named(results[key])]
     workshop.poison.extend(f"{phase.name}: {each}" for each in named)

@@ -3,13 +3,13 @@
 id             string   stable within its set
 set            string   name of the set (`heldout` for the held-out text)
 split          string   train, dev or test
-task           string   masked (held-out text) or a name of `pipeline.tasks`
-lang           string   BCP-47 code
+task           string   masked (held-out text), pair (a held-out translation) or a name of `pipeline.tasks`
+lang           string   BCP-47 code; of a held-out pair two, "en-sw"
 group          string   alignment group, null where there is none
 text           string;  text_pair string, null where the task has one text
 label          string   null where the task has none
 decontaminate  bool     whether training text that overlaps it is dropped
-document       binary(16)  the document it was drawn from, null where it came from a file
+document       binary(16)  the document or pair it was drawn from, null where it came from a file
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 
 What differs from the library's forward, to the same result:
 - after the attention of the last layer only the places asked for are carried on: 15% of them in masked language modelling;
-- a batch without padding has no attention mask, and takes the kernel that needs none;
+- a batch without padding has no attention mask, and takes the kernel that needs none; attention may keep to documents (`documents`);
 - the gradient of tied embeddings reaches the parameter once (`loss.TiedGradient`);
 - masks of dropout are a function of (seed, step, row) (`dropout`); on a GPU those of the attention's probabilities are drawn by the fused kernel instead.
 
@@ -14,12 +14,13 @@ Each submodule is called as a module, so that ZeRO-3 gathers its parameters. Sha
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.model.documents import Within
 from pipeline.model.dropout import RowDropout
 from pipeline.model.loss import TiedGradient
 
@@ -105,10 +106,15 @@ class _DroppedAttention(torch.autograd.Function):
         return (*grads, None, None, None)
 
 
-def attend(
-    query_BHTK: torch.Tensor, key_BHTK: torch.Tensor, value_BHTK: torch.Tensor, mask_B1TT: torch.Tensor | None, dropout: RowDropout
-) -> torch.Tensor:
-    """Attention [B, H, T, K]; `mask_B1TT` is True where a token (second last) may see another (last), None where all see all."""
+Sight: TypeAlias = torch.Tensor | Within | None
+"""What tokens see: a mask [B, 1, T, T], True where a token (second last) may see another (last), or what stands for one; None where all see all."""
+
+
+def attend(query_BHTK: torch.Tensor, key_BHTK: torch.Tensor, value_BHTK: torch.Tensor, sight: Sight, dropout: RowDropout) -> torch.Tensor:
+    """Attention [B, H, T, K]."""
+    if isinstance(sight, Within) and not dropout.drops and sight.has_kernel(query_BHTK):
+        return sight.attend(query_BHTK, key_BHTK, value_BHTK)
+    mask_B1TT = sight.mask if isinstance(sight, Within) else sight
     if not dropout.drops:
         return functional.scaled_dot_product_attention(query_BHTK, key_BHTK, value_BHTK, attn_mask=mask_B1TT)
     site = dropout.site()
@@ -123,7 +129,7 @@ def encode(
     lookup: TiedEmbedding,
     tied: TiedGradient,
     ids_BT: torch.Tensor,
-    mask_B1TT: torch.Tensor | None,
+    sight: Sight,
     positions_BT: torch.Tensor,
     dropout: RowDropout,
     places_M: torch.Tensor | None = None,
@@ -135,7 +141,7 @@ def encode(
         lookup: of the word embeddings.
         tied: on its way between output and lookup.
         ids_BT: int64.
-        mask_B1TT: see `attend`; [B, 1, 1, T] will do.
+        sight: see `attend`; a mask [B, 1, 1, T] will do.
         positions_BT: int64 rows of the position table.
         dropout: the masks of this pass.
         places_M: flat places b·T + t that are wanted.
@@ -154,18 +160,16 @@ def encode(
         x_BTD = x_BTD * dropout.keep(dropout.site(), tuple(x_BTD.shape), x_BTD.device, x_BTD.dtype) * dropout.scale
     layers = encoder.encoder.layer
     for number, layer in enumerate(layers):
-        x_BTD = _layer(layer, x_BTD, mask_B1TT, dropout, places_M if number == len(layers) - 1 else None)
+        x_BTD = _layer(layer, x_BTD, sight, dropout, places_M if number == len(layers) - 1 else None)
     return x_BTD
 
 
-def _layer(
-    layer: Any, x_BTD: torch.Tensor, mask_B1TT: torch.Tensor | None, dropout: RowDropout, places_M: torch.Tensor | None
-) -> torch.Tensor:
+def _layer(layer: Any, x_BTD: torch.Tensor, sight: Sight, dropout: RowDropout, places_M: torch.Tensor | None) -> torch.Tensor:
     attention = layer.attention.self
     batch, length, _ = x_BTD.shape
     shape = (batch, length, attention.num_attention_heads, attention.attention_head_size)
     query, key, value = (linear(x_BTD).view(shape).transpose(1, 2) for linear in (attention.query, attention.key, attention.value))
-    context = attend(query, key, value, mask_B1TT, dropout).transpose(1, 2).reshape(batch, length, -1)
+    context = attend(query, key, value, sight, dropout).transpose(1, 2).reshape(batch, length, -1)
     if places_M is not None:
         context, x_BTD = (each.flatten(0, 1).index_select(0, places_M) for each in (context, x_BTD))
     full = (batch, length)

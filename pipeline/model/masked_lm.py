@@ -16,14 +16,16 @@ Shapes: B rows, T tokens a row, D width, V vocabulary, M masked positions, K cla
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from pipeline.model.documents import Within
 from pipeline.model.dropout import RowDropout
-from pipeline.model.encoder import TiedEmbedding, encode
+from pipeline.model.encoder import Sight, TiedEmbedding, encode
 from pipeline.model.loss import TiedGradient, classification_loss, vocabulary_loss
 from pipeline.model.pooling import pooled
 
@@ -69,6 +71,7 @@ class MaskedLM(nn.Module):
         per_position: bool = False,
         is_causal: bool = False,
         pool: str | None = None,
+        within: Within | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss of one micro-batch.
 
@@ -83,6 +86,7 @@ class MaskedLM(nn.Module):
             is_full: no row has padding; said by whoever has the batch on the CPU, since asking a GPU would wait for it.
             per_position: give also the weight and the nats of each position.
             is_causal: each place sees itself and those before it only.
+            within: each place sees its own document only; it says itself whether causally.
             pool: "encoder" or "embeddings": the rows' vectors are asked for instead, see `pooling`; without masked positions.
 
         Returns:
@@ -90,12 +94,14 @@ class MaskedLM(nn.Module):
         """
         tied = TiedGradient()
         dropout = RowDropout(dropout_keys_B if self.training else None, self.dropout)
-        mask_B11T = None if is_full else attention_BT[:, None, None, :]
-        if is_causal:
-            mask_B11T = causal_mask(attention_BT)
+        sight: Sight = None if is_full else attention_BT[:, None, None, :]
+        if within is not None:
+            sight = within
+        elif is_causal:
+            sight = causal_mask(attention_BT)
         if pool is not None:
-            return pooled(self, input_ids_BT, attention_BT, positions_BT, mask_B11T, dropout, pool)
-        hidden_MD = encode(self.model.roberta, self.lookup, tied, input_ids_BT, mask_B11T, positions_BT, dropout, masked_index_M)
+            return pooled(self, input_ids_BT, attention_BT, positions_BT, sight, dropout, pool)
+        hidden_MD = encode(self.model.roberta, self.lookup, tied, input_ids_BT, sight, positions_BT, dropout, masked_index_M)
         head = self.model.lm_head
         hidden_MD = head.layer_norm(functional.gelu(head.dense(hidden_MD)))
         loss_sum, nll_M = self.output(hidden_MD, labels_M, weights_M, tied)
@@ -134,8 +140,16 @@ def masked_lm_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torc
     fields = ("input_ids_BT", "attention_BT", "positions_BT", "masked_index_M", "labels_M", "weights_M")
     is_full = bool(batch["is_full"]) if "is_full" in batch else False
     is_causal = bool(batch["is_causal"]) if "is_causal" in batch else False
-    given = {name: batch[name] for name in fields}
-    return module(**given, dropout_keys_B=batch.get("dropout_keys_B"), is_full=is_full, is_causal=is_causal)
+    given: dict[str, Any] = {name: batch[name] for name in fields}
+    return module(**given, dropout_keys_B=batch.get("dropout_keys_B"), is_full=is_full, is_causal=is_causal, within=within_of(batch))
+
+
+def within_of(batch: Mapping[str, torch.Tensor]) -> Within | None:
+    """What the tokens of a batch see where its feed keeps them to their documents."""
+    if "within_documents" not in batch or not bool(batch["within_documents"]):
+        return None
+    longest = int(batch["longest_run"]) if "longest_run" in batch else 0
+    return Within(batch["segments_BT"], bool(batch["is_causal"]), batch.get("run_offsets_N1"), longest)
 
 
 def classifier_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:

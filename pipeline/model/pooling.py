@@ -18,7 +18,7 @@ from torch.nn import functional
 from pipeline.errors import ConfigError
 from pipeline.model.build import EOS_ID
 from pipeline.model.dropout import RowDropout
-from pipeline.model.encoder import encode
+from pipeline.model.encoder import Sight, encode
 from pipeline.model.loss import TiedGradient
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def pooled(
     ids_BT: torch.Tensor,
     attention_BT: torch.Tensor,
     positions_BT: torch.Tensor,
-    mask_B1TT: torch.Tensor | None,
+    sight: Sight,
     dropout: RowDropout,
     on: str,
 ) -> torch.Tensor:
@@ -44,7 +44,7 @@ def pooled(
     tied, encoder = TiedGradient(), module.model.roberta
     words_BT1 = (attention_BT & (ids_BT > EOS_ID)).unsqueeze(-1).float()
     if on == "encoder":
-        hidden_BTD = encode(encoder, module.lookup, tied, ids_BT, mask_B1TT, positions_BT, dropout)
+        hidden_BTD = encode(encoder, module.lookup, tied, ids_BT, sight, positions_BT, dropout)
         vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
     elif on == "embeddings":
         vectors_BTD = module.lookup(ids_BT, TiedGradient())

@@ -9,7 +9,7 @@ mark joins any script. `scripts.tsv` holds the scripts of Unicode as sentencepie
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -41,7 +41,7 @@ def scripts() -> U8:
     return found
 
 
-@njit(cache=True)
+@njit(cache=True, nogil=True)
 def _add_points(data: Any, offsets: Any, counts: Any, sums: Any) -> None:
     for w in range(len(offsets) - 1):
         at, count = offsets[w], counts[w]
@@ -54,6 +54,47 @@ def _add_points(data: Any, offsets: Any, counts: Any, sums: Any) -> None:
 def add_points(data: Any, offsets: I64, counts: I64, sums: I64) -> None:
     """Add the counts of words (UTF-8 and where each begins) to those of their code points, int64, shape (0x110000,)."""
     _add_points(data, offsets, counts, sums)
+
+
+@njit(cache=True, nogil=True)
+def _add_points_by(data: Any, offsets: Any, counts: Any, codes: Any, numbers: Any, sums: Any) -> None:
+    for w in range(len(offsets) - 1):
+        at, count, code = offsets[w], counts[w], codes[w]
+        while at < offsets[w + 1]:
+            point, size = _point(data, at)
+            sums[code, numbers[point]] += count
+            at += size
+
+
+class PointsByLanguage:
+    """Counts of code points by language: a column for each point that was met, whatever its number."""
+
+    def __init__(self) -> None:
+        self.langs: dict[str, int] = {}
+        self.points = np.zeros(0, np.int64)
+        self._numbers = np.full(POINTS, -1, np.int32)
+        self._sums = np.zeros((0, 0), np.int64)
+
+    def add(self, data: Any, offsets: I64, counts: I64, langs: Sequence[str], codes: Any) -> None:
+        """Add words (UTF-8 and where each begins) with their counts; `codes` are their languages among `langs`."""
+        met = np.zeros(POINTS, np.int64)
+        _add_points(data, offsets, np.ones(len(counts), np.int64), met)
+        fresh = np.flatnonzero((met > 0) & (self._numbers < 0))
+        self._numbers[fresh] = np.arange(len(self.points), len(self.points) + len(fresh))
+        self.points = np.concatenate([self.points, fresh])
+        row_of = np.array([self.langs.setdefault(lang, len(self.langs)) for lang in langs], np.int64)
+        sums = np.zeros((len(self.langs), len(self.points)), np.int64)
+        sums[: self._sums.shape[0], : self._sums.shape[1]] = self._sums
+        self._sums = sums
+        if len(counts):
+            _add_points_by(data, offsets, counts, row_of[codes], self._numbers, self._sums)
+
+    def of(self, lang: str) -> tuple[I64, I64]:
+        """The points of a language, rising, and their counts."""
+        own = self._sums[self.langs[lang]]
+        met = np.flatnonzero(own)
+        order = met[np.argsort(self.points[met])]
+        return self.points[order], own[order]
 
 
 def chosen(sums: I64, required: Iterable[str], coverage: float) -> list[int]:

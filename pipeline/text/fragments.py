@@ -9,6 +9,7 @@ share no pair, and the same part of many words is stored once with the sum of th
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -39,8 +40,16 @@ def point_classes(alphabet: list[int], split_digits: bool) -> np.ndarray[Any, np
     return found
 
 
-@njit(cache=True)
-def _cut(data: Any, offsets: Any, weights: Any, classes: Any, state: Any, flat: Any, starts: Any, counts: Any, table: Any) -> bool:
+@njit(cache=True, inline="always")
+def _tag(h: Any) -> Any:
+    """Seven bits of a hash that its slot does not hang on, never 0, which is an empty slot's."""
+    return np.uint8((h >> uint64(56)) | uint64(1))
+
+
+@njit(cache=True, nogil=True)
+def _cut(
+    data: Any, offsets: Any, weights: Any, classes: Any, state: Any, flat: Any, starts: Any, counts: Any, table: Any, tags: Any
+) -> bool:
     """Go on from `state` (word, place, parts, cells) to the end (true) or until the columns of parts are full (false)."""
     w, at, parts, cells = state[0], state[1], state[2], state[3]
     mask = uint64(len(table) - 1)
@@ -67,25 +76,27 @@ def _cut(data: Any, offsets: Any, weights: Any, classes: Any, state: Any, flat: 
                 at += size
             if n < 2:
                 continue
-            slot = np.int64(_mix(h) & mask)
+            h = _mix(h)
+            slot, tag = np.int64(h & mask), _tag(h)
             while True:
-                part = table[slot]
-                if part < 0:
-                    table[slot] = parts
+                if tags[slot] == 0:
+                    table[slot], tags[slot] = parts, tag
                     starts[parts], counts[parts] = first, weights[w]
                     parts += 1
                     flat[first + n] = DIVIDER
                     cells = first + n
                     starts[parts] = cells + 1
                     break
-                begin = starts[part]
-                if starts[part + 1] - begin - 1 == n:
-                    i = 0
-                    while i < n and flat[begin + i] == flat[first + i]:
-                        i += 1
-                    if i == n:
-                        counts[part] += weights[w]
-                        break
+                if tags[slot] == tag:  # else another part, and no need to look it up far away
+                    part = table[slot]
+                    begin = starts[part]
+                    if starts[part + 1] - begin - 1 == n:
+                        i = 0
+                        while i < n and flat[begin + i] == flat[first + i]:
+                            i += 1
+                        if i == n:
+                            counts[part] += weights[w]
+                            break
                 slot = (slot + 1) & np.int64(mask)
         w += 1
         if w < len(offsets) - 1:
@@ -94,63 +105,82 @@ def _cut(data: Any, offsets: Any, weights: Any, classes: Any, state: Any, flat: 
     return True
 
 
-@njit(cache=True)
-def _enter(table: Any, flat: Any, starts: Any, parts: int) -> None:
+@njit(cache=True, nogil=True)
+def _enter(table: Any, tags: Any, flat: Any, starts: Any, parts: int) -> None:
     mask = uint64(len(table) - 1)
     for part in range(parts):
         h = uint64(_SEED)
         for i in range(starts[part], starts[part + 1] - 1):
             h = (h ^ uint64(flat[i])) * uint64(_P)
-        slot = np.int64(_mix(h) & mask)
-        while table[slot] >= 0:
+        h = _mix(h)
+        slot = np.int64(h & mask)
+        while tags[slot] != 0:
             slot = (slot + 1) & np.int64(mask)
-        table[slot] = part
+        table[slot], tags[slot] = part, _tag(h)
 
 
-def _slots(parts: int) -> int:
-    """Slots of a table of so many parts: a power of two, three quarters full at most."""
-    return 1 << (parts * 4 // 3).bit_length()
+def _tables(parts: int) -> tuple[I32, np.ndarray[Any, np.dtype[np.uint8]]]:
+    """A table for so many parts, three quarters full at most, and the tags of its slots: a power of two of them."""
+    slots = 1 << (parts * 4 // 3).bit_length()
+    return np.empty(slots, np.int32), np.zeros(slots, np.uint8)
+
+
+class _Collected:
+    """The parts of the words that one thread takes, in cells of its own."""
+
+    def __init__(self, flat: I32, words: int) -> None:
+        self.flat = flat
+        self.flat[0] = DIVIDER
+        self.starts, self.counts = np.empty(words + _ROOM, np.int64), np.empty(words + _ROOM, np.int64)
+        self.starts[0] = 1
+        self.table, self.tags = _tables(words + _ROOM)
+        self.parts = self.cells = 0
+
+    def add(self, classes: np.ndarray[Any, np.dtype[np.uint8]], data: Any, offsets: I64, counts: I64) -> None:
+        if len(offsets) < 2:
+            return
+        state = np.array([0, offsets[0], self.parts, self.cells], np.int64)
+        while not _cut(data, offsets, counts, classes, state, self.flat, self.starts, self.counts, self.table, self.tags):
+            size = len(self.starts) * 5 // 4
+            # In place, which moves no page where the allocator can help it.
+            self.starts.resize(size, refcheck=False)
+            self.counts.resize(size, refcheck=False)
+            self.table, self.tags = _tables(0)  # gone before their successors come
+            self.table, self.tags = _tables(size)
+            _enter(self.table, self.tags, self.flat, self.starts, int(state[2]))
+        self.parts, self.cells = int(state[2]), int(state[3])
 
 
 class Fragments:
-    """Collects the parts of words."""
+    """Collects the parts of words, by several threads side by side. A part that two of them meet is there twice, which costs cells and changes no pair's count."""
 
-    def __init__(self, classes: np.ndarray[Any, np.dtype[np.uint8]], characters: int, words: int) -> None:
-        """`classes` as `point_classes` gives them; characters and number of all words that will come, at least.
+    def __init__(self, classes: np.ndarray[Any, np.dtype[np.uint8]], sizes: Sequence[tuple[int, int]]) -> None:
+        """`classes` as `point_classes` gives them; `sizes`: characters and number of the words that each thread will take, at least.
 
         Cells and columns that are never written cost no memory; one allocation lets the kernel use large pages, without which most of the time is spent on looking up addresses.
         """
         self._classes = classes
-        self._flat = np.empty((characters + words) * 3 // 2 + 2, np.int32)  # a part has at least two characters and one divider
-        self._flat[0] = DIVIDER
-        self._starts, self._counts = np.empty(words + _ROOM, np.int64), np.empty(words + _ROOM, np.int64)
-        self._starts[0] = 1
-        self._table = np.full(_slots(words + _ROOM), -1, np.int32)
-        self._parts = self._cells = 0
+        rooms = [(characters + words) * 3 // 2 + 2 for characters, words in sizes]  # a part has at least two characters and one divider
+        self._flat = np.empty(sum(rooms), np.int32)
+        ends = np.cumsum(rooms).tolist()
+        self._collected = [
+            _Collected(self._flat[end - room : end], words) for end, room, (_, words) in zip(ends, rooms, sizes, strict=True)
+        ]
 
-    def add(self, data: Any, offsets: I64, counts: I64) -> None:
+    def add(self, thread: int, data: Any, offsets: I64, counts: I64) -> None:
         """Add words, UTF-8 and where each begins, with how often each stands."""
-        if len(offsets) < 2:
-            return
-        state = np.array([0, offsets[0], self._parts, self._cells], np.int64)
-        while not _cut(data, offsets, counts, self._classes, state, self._flat, self._starts, self._counts, self._table):
-            size = len(self._starts) * 5 // 4
-            # In place, which moves no page where the allocator can help it.
-            self._starts.resize(size, refcheck=False)
-            self._counts.resize(size, refcheck=False)
-            self._table = np.zeros(0, np.int32)  # gone before its successor comes
-            self._table = np.full(_slots(size), -1, np.int32)
-            _enter(self._table, self._flat, self._starts, int(state[2]))
-        self._parts, self._cells = int(state[2]), int(state[3])
+        self._collected[thread].add(self._classes, data, offsets, counts)
 
     def taken(self) -> tuple[I32, I64]:
         """All cells, a divider at either end, and the count of each part, in order; they are held here no more, and nothing may be added."""
-        flat, counts = self._flat, self._counts
-        self._table, self._flat, self._starts, self._counts = (
-            np.zeros(0, np.int32),
-            np.zeros(0, np.int32),
-            np.zeros(0, np.int64),
-            np.zeros(0, np.int64),
-        )
-        flat.resize(self._cells + 1, refcheck=False)  # its own memory, which whoever takes it may give back in part
-        return flat, counts[: self._parts]
+        cells, counts = 0, []
+        for own in self._collected:
+            own.table, own.tags = _tables(0)
+            counts.append(own.counts[: own.parts].copy())
+            own.starts = own.counts = np.zeros(0, np.int64)
+            self._flat[cells : cells + own.cells + 1] = own.flat[: own.cells + 1]  # the last divider of one is the first of the next
+            cells += own.cells
+            own.flat = np.zeros(0, np.int32)
+        flat, self._flat, self._collected = self._flat, np.zeros(0, np.int32), []
+        flat.resize(cells + 1, refcheck=False)  # its own memory, which whoever takes it may give back in part
+        return flat, np.concatenate(counts)

@@ -71,12 +71,13 @@ def _close_up(cells: Any, spans: Any) -> int:
     return used
 
 
-@njit(cache=True)
-def _count_pairs(cells: Any, large: Any, spans: Any, share: int, shares: int, keys: Any, sums: Any, places: Any) -> int:
-    """Weighted counts and numbers of places of all pairs of neighbours whose hash falls into the share; how many pairs, or -1 if the table is too small."""
+@njit(cache=True, nogil=True)
+def _count_pairs(cells: Any, large: Any, spans: Any, at: int, stop: int, share: int, shares: int, keys: Any, sums: Any, places: Any) -> int:
+    """Weighted counts and numbers of places of all pairs of neighbours, from one divider to another, whose hash falls into the share; how many pairs, or -1 if
+    the table is too small."""
     mask = uint64(len(keys) - 1)
-    used, weight, at = 0, np.int64(0), 0
-    while at < len(cells) - 1:
+    used, weight = 0, np.int64(0)
+    while at < stop:
         value = cells[at]
         if value < 0:
             own = -np.int64(value) - _BASE
@@ -93,7 +94,7 @@ def _count_pairs(cells: Any, large: Any, spans: Any, share: int, shares: int, ke
                 while keys[slot] != key and keys[slot] >= 0:
                     slot = (slot + 1) & np.int64(mask)
                 if keys[slot] < 0:
-                    if 2 * used >= len(keys):
+                    if 4 * used >= 3 * len(keys):
                         return -1
                     keys[slot] = key
                     used += 1
@@ -104,11 +105,31 @@ def _count_pairs(cells: Any, large: Any, spans: Any, share: int, shares: int, ke
 
 
 @njit(cache=True)
-def _place_pairs(cells: Any, spans: Any, keys: Any, pairs: Any, ends: Any, arena: Any) -> None:
-    """Write the places of the kept pairs, found by their keys, into their slices."""
+def _join_pairs(keys: Any, sums: Any, places: Any, other_keys: Any, other_sums: Any, other_places: Any, used: int) -> int:
+    """Add the pairs of another table to a table with `used` of them, places into a column of their own; how many pairs, or -1 if the table is too small."""
     mask = uint64(len(keys) - 1)
-    at = 0
-    while at < len(cells) - 1:
+    for at in range(len(other_keys)):
+        key = other_keys[at]
+        if key < 0:
+            continue
+        slot = np.int64(_mix(uint64(key)) & mask)
+        while keys[slot] != key and keys[slot] >= 0:
+            slot = (slot + 1) & np.int64(mask)
+        if keys[slot] < 0:
+            if 4 * used >= 3 * len(keys):
+                return -1
+            keys[slot] = key
+            used += 1
+        sums[slot] += other_sums[at]
+        places[slot] = other_places[at]
+    return used
+
+
+@njit(cache=True, nogil=True)
+def _place_pairs(cells: Any, spans: Any, at: int, stop: int, keys: Any, pairs: Any, ends: Any, arena: Any) -> None:
+    """Write the places of the kept pairs from one divider to another, found by their keys, into their slices."""
+    mask = uint64(len(keys) - 1)
+    while at < stop:
         value = cells[at]
         if value < 0:
             at += 1

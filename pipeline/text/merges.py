@@ -19,6 +19,7 @@ Legend: S pieces, P kept pairs, N cells.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from pipeline.text.merge_kernels import (
     _find,
     _fits,
     _heapify,
+    _join_pairs,
     _letter,
     _place_pairs,
     _sift_down,
@@ -230,20 +232,22 @@ def _tidy(
     state[1], state[2], state[3] = pairs, used, pairs
 
 
-def merged_pieces(fragments: Fragments, alphabet: list[int], merges: int) -> list[str]:
-    """The pieces of the first `merges` merges, in order; fewer where no pair of neighbours is left.
+def merged_pieces(fragments: Fragments, alphabet: list[int], merges: int, threads: int = 1) -> list[str]:
+    """The pieces of the first `merges` merges, in order, the same for any number of threads; fewer where no pair of neighbours is left.
 
     fragments: parts with weights of at least 1; they are taken out of it. alphabet: all code points that stand in them.
     """
-    merging = _Merging(*fragments.taken(), alphabet, merges)  # which does not hold on to the counts
-    return merging.run()
+    with ThreadPoolExecutor(threads) as pool:
+        merging = _Merging(*fragments.taken(), alphabet, merges, pool, threads)  # which does not hold on to the counts
+        return merging.run()
 
 
 class _Merging:
     """The arrays of one run; compiled code works on them and comes back where one is too small."""
 
-    def __init__(self, cells: I32, counts: I64, alphabet: list[int], merges: int) -> None:
+    def __init__(self, cells: I32, counts: I64, alphabet: list[int], merges: int, pool: ThreadPoolExecutor, threads: int) -> None:
         most = len(alphabet) + merges
+        self.pool, self.threads = pool, threads
         self.cells, self.first, self.most = cells, len(alphabet), most
         self.texts, self.lengths, self.kinds = np.zeros((most, LONGEST), np.int32), np.ones(most, np.int64), np.zeros(most, np.uint8)
         self.spans = np.ones(most, np.int64)
@@ -288,25 +292,22 @@ class _Merging:
         if self.least:
             self.cells.resize(int(_close_up(self.cells, self.spans)), refcheck=False)
             self.spans[:] = 1
-        share, found = 0, list[tuple[I64, I64, I64]]()
-        while share < self.shares:
-            keys, sums, places = np.full(_SLOTS, -1, np.int64), np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int32)
-            if _count_pairs(self.cells, self.large, self.spans, share, self.shares, keys, sums, places) < 0:
-                self.shares, share, found = 2 * self.shares, 0, []  # too many different ones for the table: in more passes
-                continue
-            enough = np.flatnonzero((keys >= 0) & (sums >= self.listed))
-            found.append((keys[enough], sums[enough], places[enough].astype(np.int64)))
-            share += 1
-        keys, sums, places = (np.concatenate(column) for column in zip(*found, strict=True))
+        bounds = self._bounds()
+        found = self._counted(bounds)
+        while found is None:
+            self.shares *= 2  # too many different ones for the tables: in more passes
+            found = self._counted(bounds)
+        keys, sums, places_TP = found
         usable = np.zeros(len(keys), np.bool_)
         _usable(keys >> 32, keys & 0xFFFFFFFF, self.lengths, self.kinds, self.texts, self.table, usable)
-        keys, sums, places = keys[usable], sums[usable], places[usable]
+        keys, sums, places_TP = keys[usable], sums[usable], places_TP[:, usable]
+        places = places_TP.sum(axis=0)
         order = np.argsort(-sums, kind="stable")
         fitting = int(np.searchsorted(np.cumsum(places[order]), max(_PLACES, self.most_numbers - len(self.cells)), side="right"))
         # All of one count or none, but the first in any case.
         self.least = self.listed if fitting == len(order) else int(min(sums[order[fitting]] + 1, sums[order[0]]))
         chosen = np.flatnonzero(sums >= self.least)
-        keys, sums, places = keys[chosen], sums[chosen], places[chosen]
+        keys, sums, places, places_TP = keys[chosen], sums[chosen], places[chosen], places_TP[:, chosen]
         pairs, room = len(keys), 2 * len(keys) + 2 * self.first + 4096
         self.lefts, self.rights = (_held(column, room, np.int32) for column in (keys >> 32, keys & 0xFFFFFFFF))
         ends = np.cumsum(places)
@@ -317,9 +318,54 @@ class _Merging:
         self.arena = np.empty(used * 3 // 2 + 4096, np.int32)
         self.around = np.empty((int(places.max(initial=1)), 3), np.int32)
         self._enter(pairs)
-        _place_pairs(self.cells, self.spans, self.keys, self.numbers, self.begins.copy(), self.arena)
+        ends_TP = self.begins[:pairs] + np.cumsum(places_TP, axis=0) - places_TP  # of each pair, behind the places of the threads before
+
+        def place(thread: int) -> None:
+            _place_pairs(self.cells, self.spans, bounds[thread], bounds[thread + 1], self.keys, self.numbers, ends_TP[thread], self.arena)
+
+        list(self.pool.map(place, range(self.threads)))
         _heapify(self.heap, pairs, self.lefts, self.rights, self.tops, self.texts, self.lengths)
         self.state[1:] = pairs, used, pairs
+
+    def _bounds(self) -> list[int]:
+        """The dividers at which the cells are parted between the threads, and the last one."""
+        bounds = [0]
+        for thread in range(1, self.threads):
+            at = max(bounds[-1], len(self.cells) * thread // self.threads)
+            while self.cells[at] > -_BASE:
+                at += 1
+            bounds.append(at)
+        return [*bounds, len(self.cells) - 1]
+
+    def _counted(self, bounds: list[int]) -> tuple[I64, I64, I64] | None:
+        """Pairs with a weighted count from `listed` on, these counts, and places by thread [T, P]; None where a table is too small."""
+        kept = []
+        for share in range(self.shares):
+
+            def count(thread: int, share: int = share) -> tuple[int, I64, I64, I32]:
+                keys, sums, places = np.full(_SLOTS, -1, np.int64), np.zeros(_SLOTS, np.int64), np.zeros(_SLOTS, np.int32)
+                start, stop = bounds[thread], bounds[thread + 1]
+                used = _count_pairs(self.cells, self.large, self.spans, start, stop, share, self.shares, keys, sums, places)
+                return int(used), keys, sums, places
+
+            (used, keys, sums, places), *others = self.pool.map(count, range(self.threads))
+            places_TS = np.zeros((self.threads, _SLOTS), np.int32)
+            places_TS[0] = places
+            for thread, (their_used, their_keys, their_sums, their_places) in enumerate(others, start=1):
+                used = (
+                    int(_join_pairs(keys, sums, places_TS[thread], their_keys, their_sums, their_places, used))
+                    if min(used, their_used) >= 0
+                    else -1
+                )
+            if used < 0:
+                return None
+            enough = np.flatnonzero((keys >= 0) & (sums >= self.listed))
+            kept.append((keys[enough], sums[enough], places_TS[:, enough].astype(np.int64)))
+        return (
+            np.concatenate([k for k, _, _ in kept]),
+            np.concatenate([n for _, n, _ in kept]),
+            np.concatenate([p for _, _, p in kept], axis=1),
+        )
 
     def _enter(self, pairs: int) -> None:
         """A table that finds a pair by its parts, with room for as many as the columns have."""

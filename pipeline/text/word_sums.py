@@ -1,13 +1,13 @@
-"""Sums of counts that came in parts: each (word, language) once, compiled; and an order of words that costs no comparison of strings.
+"""Sums of counts that came in parts: each (word, language) once, compiled.
 
-    rows of (word, language, count), part by part -> a hash table over the rows -> each distinct pair once with its sum -> ordered by (hash, language)
+    rows of (word, language, count) in any order  -> summed: a hash table over the rows -> each distinct pair once with its sum
+    runs of such rows, each by the hash's key     -> merged: side by side               -> the same, ordered by (hash, word, language)
 
-The hash only finds rows: two are the same when language and bytes are. Where two different words of a language share all 64 bits, their bytes decide the order.
+The hash only finds rows: two are the same when language and bytes are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -59,8 +59,8 @@ def _sum(data: Any, offsets: Any, langs: Any, counts: Any, hashes: Any, table: A
     return used
 
 
-def summed(words: pa.Array, langs: I32, counts: I64) -> tuple[I64, I64, U64]:
-    """Where each distinct (word, language) first stands, its summed count, and the hash of its word.
+def summed(words: pa.Array, langs: I32, counts: I64) -> tuple[I64, I64]:
+    """Where each distinct (word, language) first stands, and its summed count.
 
     Args:
         words: large_string, shape (rows,).
@@ -74,19 +74,95 @@ def summed(words: pa.Array, langs: I32, counts: I64) -> tuple[I64, I64, U64]:
     _hashes(data, offsets, hashes)
     table = np.full(1 << max(4, (2 * len(words)).bit_length()), -1, np.int32)
     used = _sum(data, offsets, langs, counts, hashes, table, sums, firsts)
-    return firsts[:used], sums[:used], hashes[firsts[:used]]
+    return firsts[:used], sums[:used]
 
 
-def ordered(words: pa.Array, langs: Sequence[str] | pa.Array, hashes: U64) -> I64:
-    """The order of distinct rows by hash, then word, then language: the same whatever order they came in."""
-    names = pa.array(langs, pa.string()) if not isinstance(langs, pa.Array) else langs
-    encoded = names.dictionary_encode()
-    rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=object).astype(str), kind="stable"), kind="stable")
-    lang = rank[encoded.indices.to_numpy()] if len(names) else np.zeros(0, np.int64)
-    order: I64 = np.lexsort((lang, hashes))
-    same = np.flatnonzero((hashes[order][1:] == hashes[order][:-1]) & (lang[order][1:] == lang[order][:-1]))
-    if len(same):  # two words of a language with one hash
-        texts = words.take(pa.array(order)).to_pylist()
-        exact = sorted(range(len(order)), key=lambda row: (int(hashes[order[row]]), texts[row], int(lang[order[row]])))
-        order = order[np.array(exact)]
-    return order
+_ROOM = 1 << 14
+"""Rows of a key that are put in order at a time; more where a key has more."""
+
+
+@njit(cache=True)
+def _comes_first(data: Any, offsets: Any, langs: Any, a: int, b: int) -> int:
+    """Whether row a comes before row b (-1), behind it (1), or is the same word of the same language (0): words by their bytes, then languages."""
+    i, j, end_a, end_b = offsets[a], offsets[b], offsets[a + 1], offsets[b + 1]
+    while i < end_a and j < end_b:
+        if data[i] != data[j]:
+            return -1 if data[i] < data[j] else 1
+        i += 1
+        j += 1
+    if end_a - i != end_b - j:
+        return -1 if end_a - i < end_b - j else 1
+    if langs[a] != langs[b]:
+        return -1 if langs[a] < langs[b] else 1
+    return 0
+
+
+@njit(cache=True)
+def _merge_runs(
+    data: Any, offsets: Any, langs: Any, counts: Any, hashes: Any, heads: Any, ends: Any, first: int, last: int, rows: Any, own: Any, firsts: Any, sums: Any
+) -> int:  # fmt: skip
+    """Merge runs of rows [heads, ends), each in order of keys, which lie in [first, last]; how many distinct rows there are, or -1 where a key has more rows
+    than there is room for in `rows`."""
+    used = 0
+    for key in range(first, last + 1):
+        found = 0
+        for run in range(len(heads)):
+            at, end = heads[run], ends[run]
+            while at < end and np.int64(hashes[at] >> uint64(48)) == key:
+                if found == len(rows):
+                    return -1
+                rows[found], own[found] = at, hashes[at]
+                found += 1
+                at += 1
+            heads[run] = at
+        order = np.argsort(own[:found])
+        place = 0
+        while place < found:
+            # Rows of one hash: nearly always one word, in some languages.
+            same, begin = own[order[place]], used
+            while place < found and own[order[place]] == same:
+                row = rows[order[place]]
+                place += 1
+                to, side = used, 1
+                while to > begin:
+                    side = _comes_first(data, offsets, langs, firsts[to - 1], row)
+                    if side <= 0:
+                        break
+                    to -= 1
+                if to > begin and side == 0:
+                    sums[to - 1] += counts[row]
+                    continue
+                for i in range(used, to, -1):
+                    firsts[i], sums[i] = firsts[i - 1], sums[i - 1]
+                firsts[to], sums[to] = row, counts[row]
+                used += 1
+    return used
+
+
+def merged(words: pa.Array, langs: I32, counts: I64, hashes: U64, bounds: I64) -> tuple[I64, I64]:
+    """Sums over runs of rows, each in order of the hashes' 16 high bits: the rows that stand for each distinct (word, language), ordered by hash, word and
+    language, and their sums.
+
+    Reads all runs from front to back side by side, so that nearly nothing is looked up in far memory.
+
+    Args:
+        words: large_string, shape (rows,).
+        langs: rank of each row's language, which equal words are ordered by.
+        counts: of each row.
+        hashes: of each row's word.
+        bounds: where each run begins, and the last ends, shape (runs + 1,).
+    """
+    offsets = np.frombuffer(words.buffers()[1], np.int64)[words.offset : words.offset + len(words) + 1]
+    held = words.buffers()[2]
+    data = np.frombuffer(held, np.uint8) if held is not None else np.zeros(0, np.uint8)
+    firsts, sums = np.empty(len(words), np.int64), np.empty(len(words), np.int64)
+    if not len(words):
+        return firsts, sums
+    first, last, room = int(hashes.min()) >> 48, int(hashes.max()) >> 48, _ROOM
+    while True:
+        used = _merge_runs(
+            data, offsets, langs, counts, hashes, bounds[:-1].copy(), bounds[1:], first, last, np.empty(room, np.int64), np.empty(room, np.uint64), firsts, sums
+        )  # fmt: skip
+        if used >= 0:
+            return firsts[:used], sums[:used]
+        room *= 4

@@ -59,7 +59,7 @@ class MicroBatch:
     attention_BT: Bool
     """True on tokens, False on padding."""
     positions_BT: I64
-    """2, 3, … on tokens, 1 on padding; of a feed with `restart` 2 again at each document, or side of a pair."""
+    """2, 3, … on tokens, 1 on padding; of a feed that keeps to documents 2 again at each, and of pairs at each side."""
     segments_BT: I16
     """The number of the document, or pair, within its row that a token belongs to, −1 on padding: attention between equal numbers alone keeps documents apart."""
     masked_index_M: I64
@@ -74,6 +74,8 @@ class MicroBatch:
     """Global sample index (row of its language in held-out batches, −1 for a row that only fills up)."""
     is_causal: bool = False
     """Each place sees itself and those before it only."""
+    within_documents: bool = False
+    """Each place sees those of its own segment only."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +96,8 @@ class Feed:
     """Rows of a step, over all ranks and accumulation."""
     trim: bool = False
     """Pad to the longest row of a micro-batch, rounded up to a multiple of 8, instead of the full length: faster, not static."""
-    restart: bool = False
-    """Positions begin anew at each document of a row."""
+    within_documents: bool = False
+    """Attention keeps to the documents, or pairs, of a row, and positions begin anew at each document."""
     swap: bool = False
     """Rows are of pairs, whose sides change places at the toss of a coin; positions begin anew at each side."""
     first_language: int = 0
@@ -118,11 +120,13 @@ class Feed:
         for start, stop in cut(step, rank, world_size, micro_batch, self.global_batch):
             plan = self.mixture.samples(start, stop)
             samples_B = np.arange(start, stop, dtype=np.int64)
-            gathered, lengths_B = _gather(self._reader, plan.language_N, plan.row_N, self._places, self.vocab_size, self.trim, self.restart)
+            gathered, lengths_B = _gather(
+                self._reader, plan.language_N, plan.row_N, self._places, self.vocab_size, self.trim, self.within_documents
+            )
             if self.swap:
                 gathered = swapped(gathered, lengths_B, samples_B, seed=self.seed)
             masked = self.objective.apply(gathered.ids_BT, lengths_B, samples_B, seed=self.seed, vocab_size=self.vocab_size)
-            yield _micro_batch(masked, gathered, plan.language_N + np.int32(self.first_language), samples_B)
+            yield _micro_batch(masked, gathered, plan.language_N + np.int32(self.first_language), samples_B, self.within_documents)
 
     def weight(self, step: int) -> float:
         """Predictions of the whole global batch: what summed losses are divided by. Reads lengths only, no token."""
@@ -148,9 +152,12 @@ def held_out_batches(
     seed: int = HELD_OUT_SEED,
     trim: bool = True,
     restart: bool = False,
+    within_documents: bool = False,
     objective: Objective | None = None,
 ) -> Iterator[MicroBatch]:
     """Every row of the held-out packings once over all ranks, languages in code order, with fixed masks, or the predictions of `objective`.
+
+    restart: positions begin anew at each document, or side of a pair, as they do with `within_documents` (see `Feed`).
 
     All ranks get equally many micro-batches, since a collective call waits for each of them: what is missing is filled with
     the last row at weight 0. A row's masks depend on its language's code and its number there only.
@@ -166,7 +173,7 @@ def held_out_batches(
     reader, places = RowReader([rows[language] for language in languages]), max((own.length for own in rows.values()), default=0)
     for index_B, real_B in fill_up(len(row_N), rank, world_size, micro_batch):
         language_B, row_B = language_N[index_B], row_N[index_B]
-        gathered, lengths_B = _gather(reader, language_B, row_B, places, vocab_size, trim, restart)
+        gathered, lengths_B = _gather(reader, language_B, row_B, places, vocab_size, trim, restart or within_documents)
         keys_B = bits(keys_L[language_B], 0, row_B)
         if objective is None:
             masked = held_out_mask(gathered.ids_BT, lengths_B, keys_B, vocab_size=vocab_size, seed=seed)
@@ -174,7 +181,7 @@ def held_out_batches(
             masked = objective.apply(gathered.ids_BT, lengths_B, keys_B, seed=seed, vocab_size=vocab_size)
         weights_M = masked.weights_M * np.repeat(real_B, len(masked.weights_M) // len(real_B)).astype(np.float32)
         filled = Masked(masked.input_ids_BT, masked.masked_index_M, masked.labels_M, weights_M, masked.is_causal)
-        yield _micro_batch(filled, gathered, language_B, np.where(real_B, row_B, -1))
+        yield _micro_batch(filled, gathered, language_B, np.where(real_B, row_B, -1), within_documents)
 
 
 def cut(step: int, rank: int, world_size: int, micro_batch: int, global_batch: int) -> list[tuple[int, int]]:
@@ -234,7 +241,7 @@ def _gather(
     return reader.gather(language_B, row_B, places, vocab_size=vocab_size, restart=restart), lengths_B
 
 
-def _micro_batch(masked: Masked, gathered: Gathered, language_B: I32, samples_B: I64) -> MicroBatch:
+def _micro_batch(masked: Masked, gathered: Gathered, language_B: I32, samples_B: I64, within_documents: bool) -> MicroBatch:
     return MicroBatch(
         input_ids_BT=masked.input_ids_BT,
         attention_BT=attention_of(gathered.positions_BT),
@@ -246,6 +253,7 @@ def _micro_batch(masked: Masked, gathered: Gathered, language_B: I32, samples_B:
         languages_B=language_B,
         samples_B=samples_B,
         is_causal=masked.is_causal,
+        within_documents=within_documents,
     )
 
 

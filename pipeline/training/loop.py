@@ -32,6 +32,7 @@ import torch
 from torch import nn
 
 from pipeline.errors import ConfigError, StageError
+from pipeline.model.documents import runs
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
 from pipeline.training.counter import bits, derive
@@ -353,6 +354,9 @@ class _Run:
         flags = {item.name: getattr(batch, item.name) for item in dataclasses.fields(batch) if isinstance(getattr(batch, item.name), bool)}
         flags["is_full"] = bool(np.asarray(batch.attention_BT).all())
         about = {name: torch.tensor(flag) for name, flag in flags.items()}
+        if flags.get("within_documents") and self.engine.device.type == "cuda":
+            offsets_N1, longest = runs(batch.segments_BT)
+            about |= {"run_offsets_N1": torch.from_numpy(offsets_N1).to(self.engine.device), "longest_run": torch.tensor(longest)}
         samples_B = getattr(batch, "samples_B", None)
         if samples_B is not None:
             about["dropout_keys_B"] = torch.from_numpy(bits(self.dropout_key, 0, samples_B).astype(np.int64))

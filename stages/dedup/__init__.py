@@ -20,7 +20,7 @@ from pipeline.text.languages import lookup
 from stages.dedup.pair_rules.settings import Pairs
 from stages.dedup.rules import RULES
 
-VERSION = 5
+VERSION = 6
 LIBRARIES = ("pyarrow", "pycld2", "py3langid")
 GRADE = Grade.EXACT
 INPUTS = {

@@ -100,14 +100,14 @@ def judge_documents(task: Task) -> None:
         table.partition({name: np.concatenate(parts) for name, parts in made.items()})
 
 
-def write_pair_verdicts(task: Task, ids: Ids, langs: list[str], reason: np.ndarray[Any, Any]) -> None:
-    """Write `verdicts`, a row for each row of the shard; the reason of one that was skipped is POISON."""
+def write_pair_verdicts(task: Task, ids: Ids, langs: list[str], reason: np.ndarray[Any, Any], is_held: Mask) -> None:
+    """Write `verdicts`, a row for each row of the shard; the reason of one that was skipped is POISON. Held-out pairs must stand the rules too."""
     rows = len(ids)
     with task.table("verdicts", VERDICTS, one_batch=True) as table:
         table.partition(
             {
                 "high": ids.high, "low": ids.low, "group": np.zeros(rows, np.uint64), "lang_hash": np.zeros(rows, np.uint64),
-                "passed": (reason == "").astype(np.uint8), "rank": np.zeros(rows, np.int32), "lines": np.ones(rows, np.int32),
-                "lang": np.array(langs, dtype=object), "reason": reason, "split": np.full(rows, "train", dtype=object),
+                "passed": ((reason == "") & ~is_held).astype(np.uint8), "rank": np.zeros(rows, np.int32), "lines": np.ones(rows, np.int32),
+                "lang": np.array(langs, dtype=object), "reason": reason, "split": np.where(is_held, "heldout", "train").astype(object),
             }
         )  # fmt: skip

@@ -40,12 +40,12 @@ def contaminants(task: Task) -> None:
     owners: dict[str, dict[str, None]] = {}
     sets: dict[str, set[str]] = {}
     groups: set[str] = set()
-    held: set[str] = set()
+    held: dict[str, set[str]] = {"masked": set(), "pair": set()}
     for plain in task.argument["shards"]:
         shard = Shard(**plain)
         for row in task.records(rows(task.storage.local(shard.path, shard.sha256)), lambda row: str(row["lang"])):
-            if row["task"] == "masked":
-                held.add(row["document"].hex())
+            if row["task"] in held:
+                held[row["task"]].add(row["document"].hex())
                 if row["group"] is not None:
                     groups.add(row["group"])
             if row["decontaminate"] and row["split"] != "train":
@@ -73,21 +73,23 @@ def contaminants(task: Task) -> None:
     write(task, "by_set", BY_SET, {"set": number, "hash": np.concatenate([*mine, nothing])})
     task.counts.update(
         {
-            "groups": sorted(groups), "documents": sorted(held), "hashes": len(hashes), "formulas": len(every) - len(hashes),
+            "groups": sorted(groups), "documents": sorted(held["masked"]), "pairs": sorted(held["pair"]), "hashes": len(hashes), "formulas": len(every) - len(hashes),
             "ngram_lengths": sorted(kinds), "sets": names,
         }
     )  # fmt: skip
 
 
 class Evaluation:
-    """What training must not hold: n-grams of evaluation text, held-out documents and their alignment groups."""
+    """What training must not hold: n-grams of evaluation text, held-out documents and pairs, and their alignment groups."""
 
     def __init__(self, task: Task) -> None:
         shard = Shard(**task.given["contaminants"])
         self._hashes = read_table(task.storage.local(shard.path, shard.sha256))["hash"].to_numpy()
         self._lengths = list(task.given["ngram_lengths"])
         self._groups = pa.array(task.given["groups"], pa.string())
-        self._documents = pa.array([bytes.fromhex(each) for each in task.given["documents"]], pa.binary(16))
+        self._documents, self._pairs = (
+            pa.array([bytes.fromhex(each) for each in task.given[name]], pa.binary(16)) for name in ("documents", "pairs")
+        )
 
     def is_group(self, column: pa.Array) -> Mask:
         """Which alignment groups are held out."""
@@ -96,6 +98,10 @@ class Evaluation:
     def is_document(self, column: pa.Array) -> Mask:
         """Which ids are of held-out documents."""
         return np.asarray(pc.is_in(column.cast(pa.binary(16)), value_set=self._documents))
+
+    def is_pair(self, column: pa.Array) -> Mask:
+        """Which ids are of held-out pairs."""
+        return np.asarray(pc.is_in(column.cast(pa.binary(16)), value_set=self._pairs))
 
     def contaminates(self, column: pa.Array) -> Mask:
         """Which texts hold an n-gram of evaluation text."""

@@ -39,8 +39,8 @@ def judge_pairs(task: Task) -> None:
     reader = open_file(task.storage.local(shard.path, shard.sha256))
     every = reader.read_all().select(["id", "lang_a", "lang_b"])
     labels = pc.binary_join_element_wise(every["lang_a"], every["lang_b"], "-").to_pylist()
-    verdict = np.full(len(labels), POISON, dtype=object)
-    wanted = dict.fromkeys(("group", "lang_a", "lang_b", "text_a", "text_b", *columns_of(names)))
+    verdict, is_held = np.full(len(labels), POISON, dtype=object), np.zeros(len(labels), np.bool_)
+    wanted = dict.fromkeys(("id", "group", "lang_a", "lang_b", "text_a", "text_b", *columns_of(names)))
     base = 0
     for number in range(reader.num_record_batches):
         whole = reader.get_batch(number)
@@ -51,17 +51,19 @@ def judge_pairs(task: Task) -> None:
         if len(taken):
             part = batch if len(taken) == batch.num_rows else batch.take(pa.array(taken))
             reason = reasons(part, task.settings["pairs"], names)
-            reason[held.is_group(part.column("group")) & (reason == "")] = "heldout_group"
+            mine = held.is_pair(part.column("id"))
+            # Of a held-out group, but too short to be measured: neither trained on nor held out.
+            reason[held.is_group(part.column("group")) & ~mine & (reason == "")] = "heldout_group"
             contaminated: Mask = held.contaminates(part.column("text_a")) | held.contaminates(part.column("text_b"))
-            reason[contaminated & (reason == "")] = "contaminated"
-            verdict[taken + base] = reason
+            reason[contaminated & ~mine & (reason == "")] = "contaminated"
+            verdict[taken + base], is_held[taken + base] = reason, mine
             for kind in kinds:
                 found = _keys(part, SIDES[kind])
                 hashes[kind].add(found.high, found.low, taken + base)
             for label, count in Counter(labels[row] for row in (taken + base).tolist()).items():
                 task.ledger.keep(label, count)
         base += batch.num_rows
-    write_pair_verdicts(task, Ids.of(every["id"]), labels, verdict)
+    write_pair_verdicts(task, Ids.of(every["id"]), labels, verdict, is_held)
     for kind in kinds:
         hashes[kind].write(task, kind)
 

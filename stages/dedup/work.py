@@ -89,9 +89,9 @@ class _Corpus:
         self._partitions = config.partitions or partitions_for(sum(s.rows for s in self._shards), size)
         self._units = [Unit(s.sha256, {"shard": s.plain()}, s.bytes, f"{self.unit} shard {s.key[:12]}") for s in self._shards]
         self._bases = [sum(s.rows for s in self._shards[:n]) for n in range(len(self._shards))]
-        self._held = {name: held.counts[name] for name in ("groups", "documents", "ngram_lengths", "sets", "hashes")}
+        self._held = {name: held.counts[name] for name in ("groups", "documents", "pairs", "ngram_lengths", "sets", "hashes")}
         self._held |= {name: held.files[name].plain() for name in ("contaminants", "by_set")}
-        names = ("groups", "documents", "ngram_lengths")
+        names = ("groups", "documents", "pairs", "ngram_lengths")
         self._held_side = (
             *(held.files[name].sha256 for name in ("contaminants", "by_set")),
             digest({name: held.counts[name] for name in names}),

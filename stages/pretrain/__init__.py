@@ -103,6 +103,8 @@ class Config(Section):
     """Largest gradient norm; 0 does not clip."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of hidden states and attention."""
+    attention: Literal["rows", "documents"] = "rows"
+    """What tokens see: their whole packed row, as in XLM-R, or their own document (or pair) of it, positions beginning anew at each."""
     sampling: Literal["alpha", "unimax", "weights"] = "alpha"
     """How rows are drawn over languages: ∝ n^alpha, uniformly up to max_epochs (UniMax), or by language_weights."""
     alpha: float = Field(0.3, ge=0, le=1)

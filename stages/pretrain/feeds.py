@@ -68,19 +68,19 @@ def _feed(
         raise ConfigError(
             f"pretrain.objectives: {name} reads translation pairs, and there are none to train on; ingest bitext or leave it out"
         )
-    rate = round(part.mask_rate * 1_000_000)
+    rate, within = round(part.mask_rate * 1_000_000), config.attention == "documents"
     if name == "mlm":
         mixture = _mixture(config, part.alpha, rows, budget, derive(seed, "mixture"))
-        return Feed(rows, mixture, masked.objective(rate), vocab_size, derive(seed, "masks") >> 1, config.global_batch, trim=True)
+        masks = derive(seed, "masks") >> 1
+        return Feed(rows, mixture, masked.objective(rate), vocab_size, masks, config.global_batch, trim=True, within_documents=within)
     own, masks = derive(seed, name, "mixture"), derive(seed, name, "masks") >> 1
     if name == "clm":
-        return Feed(
-            rows, _mixture(config, part.alpha, rows, budget, own), causal.objective(), vocab_size, masks, config.global_batch, trim=True
-        )
+        mixture = _mixture(config, part.alpha, rows, budget, own)
+        return Feed(rows, mixture, causal.objective(), vocab_size, masks, config.global_batch, trim=True, within_documents=within)
     if name == "tlm":
         mixture = _pair_mixture(part.alpha, {lang: len(packed) for lang, packed in pairs.items()}, budget, own)
         return Feed(
-            pairs, mixture, translation.objective(rate), vocab_size, masks, config.global_batch, trim=True, swap=True,
+            pairs, mixture, translation.objective(rate), vocab_size, masks, config.global_batch, trim=True, within_documents=within, swap=True,
             first_language=len(rows),
         )  # fmt: skip
     sides = {lang: sides_of(packed) for lang, packed in pairs.items()}

@@ -14,6 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
+from pipeline.model.documents import Within
 from pipeline.training.batches import Objective, held_out_batches
 from pipeline.training.loop import tensors_of
 from pipeline.training.objectives.contrast import info_nce, pair_batch, sides_of, vectors_of
@@ -98,17 +99,20 @@ def held_out_loss(
     world_size: int,
     *,
     restart: bool = False,
+    within_documents: bool = False,
     objective: Objective | None = None,
 ) -> dict[str, tuple[float, int]]:
     """Language -> (sum of nats, number of masked tokens, or of predictions of `objective`) over all ranks; collective."""
     device = next(module.parameters()).device
     sums = torch.zeros(len(held), 2, dtype=torch.float64)
     for batch in held_out_batches(
-        held, vocab_size=vocab_size, rank=rank, world_size=world_size, micro_batch=MICRO_BATCH, restart=restart, objective=objective
-    ):
+        held, vocab_size=vocab_size, rank=rank, world_size=world_size, micro_batch=MICRO_BATCH, restart=restart,
+        within_documents=within_documents, objective=objective,
+    ):  # fmt: skip
         fields = tensors_of(batch, device)
         names = ("input_ids_BT", "attention_BT", "positions_BT", "masked_index_M", "labels_M", "weights_M")
-        _, _, nll_M = module(**{name: fields[name] for name in names}, per_position=True, is_causal=batch.is_causal)
+        within = Within(fields["segments_BT"], batch.is_causal) if within_documents else None
+        _, _, nll_M = module(**{name: fields[name] for name in names}, per_position=True, is_causal=batch.is_causal, within=within)
         language_M = batch.languages_B[batch.masked_index_M // batch.input_ids_BT.shape[1]]
         index_M = torch.from_numpy(language_M.astype(np.int64))
         weights_M = torch.from_numpy(batch.weights_M).double()

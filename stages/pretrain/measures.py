@@ -33,11 +33,12 @@ def measure(
     `contrast` is measured on what the last phase that has it trains.
     """
     found: dict[str, Sums] = {}
+    within = config.attention == "documents"
     for name in names_of(config):
         if name == "clm" and held:
-            found[name] = held_out_loss(module, held, vocab_size, rank, world_size, objective=causal.objective())
+            found[name] = held_out_loss(module, held, vocab_size, rank, world_size, within_documents=within, objective=causal.objective())
         elif name == "tlm" and held_pairs:
-            found[name] = held_out_loss(module, held_pairs, vocab_size, rank, world_size, restart=True)
+            found[name] = held_out_loss(module, held_pairs, vocab_size, rank, world_size, restart=True, within_documents=within)
         elif name == "contrast" and held_pairs:
             found[name] = held_out_contrast(
                 module,

@@ -165,7 +165,8 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         extra = {f"heldout/{name}/loss": mean_over_languages(by_lang) for name, by_lang in measures.means(others).items() if by_lang}
         if not held:
             return extra
-        final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size)
+        within = config.attention == "documents"
+        final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size, within_documents=within)
         by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
         return {"heldout/loss": mean_over_languages(by_lang), **{f"heldout/{lang}": value for lang, value in by_lang.items()}, **extra}
 

@@ -21,7 +21,7 @@ from pipeline.config import NonEmpty, Section, outside
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
 from pipeline.storage import Source
 
-VERSION = 4
+VERSION = 5
 LIBRARIES = ("numba", "pyarrow", "sentencepiece")
 GRADE = Grade.EXACT
 GLOBALS = ("languages", "seed")
@@ -83,7 +83,7 @@ class Config(Section):
     max_words: int = Field(50_000_000, ge=1_000)
     """Most distinct words, by language, that are trained on; of more, the rarest by weighted count are left out, and their share of the mass is reported."""
     partitions: int | None = Field(None, ge=1, le=4096)
-    """Partitions of the word counts; none takes 8, or more for a corpus of more than 2 GiB."""
+    """Partitions of the word counts; none takes 8, or more for a corpus of more than 256 MiB."""
     memory: int | None = outside(None, gt=0)
     """Bytes of memory that the training task reserves; none estimates it from the number of words."""
 

@@ -1,7 +1,7 @@
 """Word counts on their way from texts to one table a partition.
 
-    texts, languages -> WordCounter (compiled; distinct words only are copied) -> write_words: batch p of the file is partition p, by the high bits of a word's hash
-    batch p of all files -> merge_words: summed by (word, language), ordered by (hash of the word, word, language)
+    texts, languages -> WordCounter (compiled; distinct words only are copied) -> write_words: by the key of the hash, batch p of the file is partition p, by its high bits
+    batch p of all files -> merge_words: runs read side by side, summed by (word, language), ordered by (hash of the word, word, language)
 
 Counts are 64-bit. A merge holds one partition at a time: memory goes with distinct words ÷ partitions, never with the corpus.
 """
@@ -9,6 +9,7 @@ Counts are 64-bit. A merge holds one partition at a time: memory goes with disti
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,8 @@ WORDS = pa.schema(
         pa.field("count", pa.int64(), nullable=False),
     ]
 )
+COUNTED = WORDS.append(pa.field("hash", pa.uint64(), nullable=False))
+"""Of one file: each partition by the key of the word's hash."""
 COUNT_BYTES = 32 << 20
 """UTF-8 bytes of text that are counted at once."""
 
@@ -58,45 +61,55 @@ class WordCounter:
         self._texts, self._langs, self._bytes = [], [], 0
 
     def table(self) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.uint64]]]:
-        """All counts so far, a row a word and language, and the words' hashes."""
+        """All counts so far, a row a word and language, by the key of the word's hash; and these hashes."""
+        from pipeline.text.counting import keys
+
         self._count()
         if len(self._counted) > 1:
-            table, firsts, _ = _summed(pa.concat_tables([table for table, _ in self._counted]))
+            table, firsts = _summed(pa.concat_tables([table for table, _ in self._counted]))
             # The counter's own hashes are carried on: a word's partition hangs on them, in however many batches it was counted.
-            self._counted = [(table, np.concatenate([hashes for _, hashes in self._counted])[firsts])]
+            hashes = np.concatenate([hashes for _, hashes in self._counted])[firsts]
+            order = np.argsort(keys(hashes), kind="stable")
+            self._counted = [(table.take(pa.array(order)), hashes[order])]
         return self._counted[0] if self._counted else (WORDS.empty_table(), np.zeros(0, np.uint64))
 
 
 def write_words(task: Task, counter: WordCounter) -> None:
     """Write what was counted, cut into the phase's partitions."""
+    from pipeline.text.counting import keys
+
     partitions = task.settings["partitions"]
     table, hashes = counter.table()
-    number = ((hashes >> np.uint64(32)) * np.uint64(partitions) >> np.uint64(32)).astype(np.int64)
-    order = np.argsort(number, kind="stable")
-    edges = np.searchsorted(number[order], np.arange(partitions + 1))
-    columns = {name: table[name].combine_chunks() for name in WORDS.names}
-    with task.table("words", WORDS) as writer:
-        for p in range(partitions):
-            rows = pa.array(order[edges[p] : edges[p + 1]])
-            writer.partition({name: column.take(rows) for name, column in columns.items()})
+    number = keys(hashes).astype(np.int64) * partitions >> 16
+    edges = np.searchsorted(number, np.arange(partitions + 1)).tolist()
+    columns = {name: table[name].combine_chunks() for name in WORDS.names} | {"hash": pa.array(hashes)}
+    with task.table("words", COUNTED) as writer:
+        for start, stop in pairwise(edges):
+            writer.partition({name: column.slice(start, stop - start) for name, column in columns.items()})
 
 
 def merge_words(task: Task, shards: Sequence[Mapping[str, Any]], number: int) -> pa.Table:
     """Partition `number` of all files, summed and sorted."""
-    from pipeline.text.word_sums import ordered
+    from pipeline.text.word_sums import merged
 
     batches = [open_file(task.storage.local(shard.path, shard.sha256)).get_batch(number) for shard in (Shard(**plain) for plain in shards)]
-    table, _, hashes = _summed(pa.Table.from_batches(batches, schema=WORDS))
-    order = ordered(table["word"].combine_chunks(), table["lang"].combine_chunks(), hashes)
-    return table.take(pa.array(order))
+    whole = pa.Table.from_batches(batches, schema=COUNTED).combine_chunks()
+    words, langs, counts, hashes = (whole[name].combine_chunks() for name in ("word", "lang", "count", "hash"))
+    encoded = langs.dictionary_encode()
+    rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=object).astype(str), kind="stable"), kind="stable")
+    ranks = rank.astype(np.int32)[encoded.indices.to_numpy()] if len(words) else np.zeros(0, np.int32)
+    bounds = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
+    firsts, sums = merged(words, ranks, counts.to_numpy(), hashes.to_numpy(), bounds)
+    rows = pa.array(firsts)
+    return pa.table([langs.take(rows), words.take(rows), pa.array(sums)], schema=WORDS)
 
 
-def _summed(table: pa.Table) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]], np.ndarray[Any, np.dtype[np.uint64]]]:
-    """Each (word, language) once, in order of first appearance; the row where it first stands; hashes of the words for an order."""
+def _summed(table: pa.Table) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]]]:
+    """Each (word, language) once, in order of first appearance, and the row where it first stands."""
     from pipeline.text.word_sums import summed
 
     whole = table.combine_chunks()
     words, langs = (whole[name].combine_chunks() for name in ("word", "lang"))
-    firsts, sums, hashes = summed(words, langs.dictionary_encode().indices.to_numpy(), whole["count"].to_numpy())
+    firsts, sums = summed(words, langs.dictionary_encode().indices.to_numpy(), whole["count"].to_numpy())
     rows = pa.array(firsts)
-    return pa.table([langs.take(rows), words.take(rows), pa.array(sums)], schema=WORDS), firsts, hashes
+    return pa.table([langs.take(rows), words.take(rows), pa.array(sums)], schema=WORDS), firsts

@@ -8,11 +8,13 @@ At most about 20,000 documents are encoded, whatever the size of the corpus. In 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.corpus import decided_batches, kept_text
+from pipeline.storage import Storage
 from pipeline.tables import rows
 from pipeline.task import Task
 from pipeline.text.hashing import hash64, share_below
@@ -34,9 +36,15 @@ def share_of(documents: int) -> int:
     return min(1_000_000, MOST_DOCUMENTS * 1_000_000 // max(1, documents))
 
 
+@lru_cache(maxsize=2)
+def opened(root: str, path: str, sha256: str) -> Tokenizer:
+    """Worker: a vocabulary in the storage, opened once for all units."""
+    return Tokenizer(Storage.at(root).local(path, sha256).read_bytes())
+
+
 def count_pieces(task: Task) -> None:
     """Worker: pieces of the drawn documents of a shard."""
-    tokenizer = Tokenizer(task.storage.local(task.given["path"], task.given["sha256"]).read_bytes())
+    tokenizer = opened(task.storage.root, task.given["path"], task.given["sha256"])
     with task.table("sizes", SIZES) as table:
         for batch, decisions in decided_batches(task.storage, task.argument, ("id", "lang", "group", "text")):
             groups, langs = batch.column("group").to_pylist(), batch.column("lang").to_pylist()

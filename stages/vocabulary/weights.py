@@ -142,33 +142,21 @@ def _least_count(counts: I64, most: int) -> int:
 
 def required_characters(paths: Sequence[Path], share: float) -> str:
     """For each language the most frequent characters that make up `share` of its text, ties in code point order; sorted."""
-    from pipeline.text.alphabet import POINTS, add_points  # compiled code that workers alone need
+    if not share:
+        return ""
+    from pipeline.text.alphabet import PointsByLanguage  # compiled code that workers alone need
 
-    own = np.zeros(POINTS, np.int64)
-    held: dict[str, tuple[I64, I64]] = {}
+    found = PointsByLanguage()
     for path in paths:
         table = read_table(path)
         encoded = table["lang"].combine_chunks().dictionary_encode()
-        words, counts, codes = table["word"].combine_chunks(), table["count"].to_numpy(), encoded.indices.to_numpy()
-        for code, lang in enumerate(encoded.dictionary.to_pylist()):
-            rows = np.flatnonzero(codes == code)
-            add_points(*utf8(words.take(pa.array(rows))), counts[rows], own)
-            points = np.flatnonzero(own)
-            keys, before = held.get(lang, (np.zeros(0, np.int64), np.zeros(0, np.int64)))
-            held[lang] = _summed(np.concatenate([keys, points]), np.concatenate([before, own[points]]))
-            own[points] = 0
+        found.add(
+            *utf8(table["word"].combine_chunks()), table["count"].to_numpy(), encoded.dictionary.to_pylist(), encoded.indices.to_numpy()
+        )
     chosen: set[int] = set()
-    for points, counts in held.values():
-        chosen.update(_covering(points, counts, round(share * 1_000_000)))
+    for lang in found.langs:
+        chosen.update(_covering(*found.of(lang), round(share * 1_000_000)))
     return "".join(map(chr, sorted(chosen)))
-
-
-def _summed(keys: I64, counts: I64) -> tuple[I64, I64]:
-    """Each key once, sorted, with the sum of its counts."""
-    order = np.argsort(keys, kind="stable")
-    keys, counts = keys[order], counts[order]
-    starts = np.flatnonzero(np.concatenate([[True], keys[1:] != keys[:-1]])) if len(keys) else np.zeros(0, np.int64)
-    return keys[starts], np.add.reduceat(counts, starts) if len(starts) else counts
 
 
 def _covering(points: I64, counts: I64, millionths: int) -> Iterator[int]:

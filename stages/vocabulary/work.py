@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -24,11 +25,16 @@ from pipeline.units import Phase, Unit
 from stages.vocabulary import Config
 from stages.vocabulary.card import MEASURED, assemble, measure
 from stages.vocabulary.counts import WORDS, WordCounter, merge_words, write_words
-from stages.vocabulary.parity import longest, parity, share_of
+from stages.vocabulary.parity import longest, opened, parity, share_of
 from stages.vocabulary.weights import required_characters, weighted_words, weights_for
 
 BYTES_PER_WORD = 120
 """Generous memory per distinct word while merging: about 7 bytes for each of its characters, and 20."""
+
+PARTITION_BYTES = 32 << 20
+"""Text whose words make a partition: merging one takes some 100 MB."""
+THREADS = 2
+"""Of the training task, where the cluster has so many cores: they change nothing but its time."""
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:
@@ -91,7 +97,10 @@ def _train(config: Config, settings: Mapping[str, Any], merged: list[UnitResult]
     shards = [result.files["words"].plain() for result in merged]
     unit = Unit(digest([shard["sha256"] for shard in shards]), {"shards": shards}, sum(s["bytes"] for s in shards), "all words")
     memory = config.memory or (300 << 20) + BYTES_PER_WORD * words
-    phase = Phase("train", "stages.vocabulary.work:train_vocabulary", settings, "words", memory_bytes=_within(memory, context))
+    threads = max(1, min(THREADS, *(math.floor(node.cpus) for node in context.cluster().nodes()[:1])))
+    phase = Phase(
+        "train", "stages.vocabulary.work:train_vocabulary", settings, "words", given={"threads": threads}, memory_bytes=_within(memory, context), cpus=threads
+    )  # fmt: skip
     return context.map(phase, [unit])[0]
 
 
@@ -133,8 +142,8 @@ def _within(memory: int, context: Context) -> int | None:
 
 
 def _partitions(size: int) -> int:
-    """Partitions for a corpus of so many bytes: a power of two, so that few corpora of different sizes differ in it."""
-    return max(8, 1 << ((size >> 28) - 1).bit_length()) if size >> 28 else 8
+    """Partitions for a corpus of so many bytes: a power of two, so that few corpora of different sizes differ in it, that leaves about `PARTITION_BYTES` of text in each."""
+    return min(4096, max(8, 1 << (-(-size // PARTITION_BYTES) - 1).bit_length()))
 
 
 def _count(config: Config, partitions: int, inputs: Mapping[str, Input], context: Context) -> list[UnitResult]:
@@ -185,8 +194,8 @@ def count_pairs(task: Task) -> None:
     sides: dict[str, list[str]] = {"text": [], "lang": []}
     for row, decision in task.records(decided(task.storage, task.argument), lambda pair: f"{pair[0]['lang_a']}-{pair[0]['lang_b']}"):
         name = f"{row['lang_a']}-{row['lang_b']}"
-        if not decision["keep"]:
-            task.ledger.drop(name, "not_kept")
+        if not decision["keep"] or decision["split"] != "train":
+            task.ledger.drop(name, "held_out" if decision["keep"] else "not_kept")
             continue
         for side in "ab":
             sides["text"].append(row[f"text_{side}"])
@@ -224,7 +233,7 @@ def train_vocabulary(task: Task) -> None:
     if settings["model"] == "unigram":
         model = train_unigram(words, draws=settings["draws"]["words"], seed=settings["draws"]["seed"], **shape)
     else:
-        model = train_words(words, **shape)
+        model = train_words(words, threads=task.given["threads"], **shape)
     task.counts.update({"pruned_words": words.pruned_words, "pruned_millionths": words.pruned_millionths})
     with task.file(MODEL_FILE) as path:
         path.write_bytes(model)
@@ -233,7 +242,7 @@ def train_vocabulary(task: Task) -> None:
 def measure_partition(task: Task) -> None:
     """Worker: what the vocabulary does to the words of one partition, by language."""
     shard = Shard(**task.argument["shard"])
-    tokenizer = Tokenizer(task.storage.local(task.given["path"], task.given["sha256"]).read_bytes())
+    tokenizer = opened(task.storage.root, task.given["path"], task.given["sha256"])
     with task.table("measured", MEASURED) as table:
         table.batch(measure(task.storage.local(shard.path, shard.sha256), tokenizer))
 

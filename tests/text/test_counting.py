@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from pipeline.tables import utf8
 from pipeline.text.counting import Counted, count_batch
 from pipeline.text.normalise import normalise
-from pipeline.text.word_sums import ordered, summed
+from pipeline.text.word_sums import merged, summed
 from pipeline.text.words import count_words
 
 mixed = st.lists(st.text(max_size=90) | st.text("我们กា་ab, \n፡ሀ", max_size=300) | st.just("x" * 70), max_size=6).map(" ".join)
@@ -54,23 +55,51 @@ def test_hashes_are_of_the_word_alone_and_a_slice_of_a_column_counts_as_a_copy_d
     assert len(set(found.hashes.tolist())) == 3
 
 
-@given(
-    st.lists(st.tuples(st.text("ab▁语", min_size=1, max_size=3), st.integers(0, 2), st.integers(1, 1 << 40)), max_size=60), st.booleans()
-)
+ROWS = st.lists(st.tuples(st.text("ab▁语", min_size=1, max_size=3), st.integers(0, 2), st.integers(1, 1 << 40)), max_size=60)
+
+
+def columns_of(rows: list[tuple[str, int, int]]) -> tuple[pa.Array, np.ndarray, np.ndarray]:
+    words = pa.array([word for word, _, _ in rows], pa.large_string())
+    return words, np.array([lang for _, lang, _ in rows], np.int32), np.array([count for *_, count in rows], np.int64)
+
+
+@given(ROWS)
 @settings(max_examples=100, deadline=None)
-def test_sums_of_parts_are_those_of_a_dictionary_and_the_order_is_of_the_rows_alone(
-    rows: list[tuple[str, int, int]], collide: bool
-) -> None:
+def test_sums_of_parts_are_those_of_a_dictionary(rows: list[tuple[str, int, int]]) -> None:
     expected: Counter[tuple[str, int]] = Counter()
     for word, lang, count in rows:
         expected[word, lang] += count
-    orders = []
-    for given_rows in (rows, rows[::-1]):
-        words = pa.array([word for word, _, _ in given_rows], pa.large_string())
-        langs = np.array([lang for _, lang, _ in given_rows], np.int32)
-        firsts, sums, hashes = summed(words, langs, np.array([count for *_, count in given_rows], np.int64))
-        pairs = [(given_rows[row][0], given_rows[row][1]) for row in firsts.tolist()]
-        assert dict(zip(pairs, sums.tolist(), strict=True)) == expected and len(pairs) == len(expected)
-        order = ordered(words.take(pa.array(firsts)), [f"l{lang}" for _, lang in pairs], hashes >> np.uint64(62) if collide else hashes)
-        orders.append([pairs[row] for row in order.tolist()])
-    assert orders[0] == orders[1]
+    firsts, sums = summed(*columns_of(rows))
+    pairs = [(rows[row][0], rows[row][1]) for row in firsts.tolist()]
+    assert dict(zip(pairs, sums.tolist(), strict=True)) == expected and len(pairs) == len(expected)
+
+
+@given(ROWS, st.integers(1, 5), st.sampled_from([1, 3, 1 << 62, (1 << 64) - 1]))
+@settings(max_examples=200, deadline=None)
+def test_runs_merge_to_the_sums_in_order_of_hash_word_and_language(rows: list[tuple[str, int, int]], runs: int, hashes: int) -> None:
+    """Also where different words share a hash."""
+
+    def hash_of(word: str) -> int:
+        return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big") % hashes
+
+    expected: Counter[tuple[int, bytes, int]] = Counter()
+    for word, lang, count in rows:
+        expected[hash_of(word), word.encode(), lang] += count
+    cut = [sorted(rows[number::runs], key=lambda row: hash_of(row[0]) >> 48) for number in range(runs)]
+    flat = [row for run in cut for row in run]
+    own = np.array([hash_of(row[0]) for row in flat], np.uint64)
+    firsts, sums = merged(*columns_of(flat), own, np.cumsum([0, *map(len, cut)], dtype=np.int64))
+    found = [(int(own[row]), flat[row][0].encode(), flat[row][1]) for row in firsts.tolist()]
+    assert found == sorted(expected) and sums.tolist() == [expected[key] for key in found]
+
+
+def test_many_rows_of_one_hash_and_of_hashes_at_the_ends_of_the_range_merge() -> None:
+    words = [f"w{number}" for number in range(20_000)]
+    for hashes in (
+        np.zeros(40_000, np.uint64),
+        np.tile(np.linspace(0, 1 << 63, 20_000).astype(np.uint64) * np.uint64(2) - np.uint64(1), 2),
+    ):
+        order = np.argsort(hashes[:20_000], kind="stable")
+        flat = [(words[row % 50 if not hashes.any() else row], 0, 1) for row in [*order.tolist(), *order.tolist()]]
+        firsts, sums = merged(*columns_of(flat), np.concatenate([hashes[:20_000][order]] * 2), np.array([0, 20_000, 40_000]))
+        assert sums.sum() == 40_000 and len(firsts) == (20_000 if hashes.any() else 50)

@@ -209,9 +209,9 @@ def test_shapes_and_types_are_as_promised_and_static_unless_trimmed() -> None:
     static, trimmed = set(), set()
     for step in range(10):
         for batch in feed().micro_batches(step, 0, 1, 2):
-            assert batch.is_causal is False
+            assert batch.is_causal is False and batch.within_documents is False
             for field in dataclasses.fields(MicroBatch):
-                if field.name != "is_causal":
+                if field.name not in ("is_causal", "within_documents"):
                     assert getattr(batch, field.name).dtype == wanted.get(field.name, np.int64), field.name
             static.add((batch.input_ids_BT.shape, batch.labels_M.shape))
         for batch in feed(trim=True).micro_batches(step, 0, 1, 2):

@@ -161,7 +161,7 @@ def test_groups_that_leave_nothing_for_a_language_or_name_one_twice_are_refused(
 
 
 def test_documents_can_be_kept_apart_and_their_positions_begun_anew() -> None:
-    feed = dataclasses.replace(feed_of(config(), ROWS, VOCAB, 5).feeds[0], restart=True)
+    feed = dataclasses.replace(feed_of(config(), ROWS, VOCAB, 5).feeds[0], within_documents=True)
     (batch,) = feed.micro_batches(0, 0, 1, 8)
     borders = 0
     for segments, positions, attention in zip(batch.segments_BT, batch.positions_BT, batch.attention_BT, strict=True):
@@ -178,7 +178,7 @@ def test_the_sides_of_a_pair_are_one_text_with_positions_of_their_own() -> None:
     rows = PackedRows(
         (shard,), np.array([0, 4]), np.zeros(4, np.uint32), np.array([0, 3, 5, 9], np.uint64), np.array([3, 2, 4, 1], np.uint32), 16, spans_a_text=2
     )  # fmt: skip
-    feed = Feed({"en-sw": rows}, Mixture.by_alpha({"en-sw": 1}, 1, 0), MaskedLanguageModel(), 700, 0, 1, restart=True)
+    feed = Feed({"en-sw": rows}, Mixture.by_alpha({"en-sw": 1}, 1, 0), MaskedLanguageModel(), 700, 0, 1, within_documents=True)
     (batch,) = feed.micro_batches(0, 0, 1, 1)
     assert batch.segments_BT[0].tolist() == [0] * 8 + [1] * 7 + [-1]
     assert batch.positions_BT[0].tolist() == [2, 3, 4, 5, 6, 2, 3, 4, 2, 3, 4, 5, 6, 2, 3, 1]
