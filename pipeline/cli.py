@@ -23,6 +23,9 @@ from pipeline.errors import EXIT_OK, ConfigError, InterruptedRunError, PipelineE
 log = logging.getLogger("pipeline")
 
 ERROR_LINES = 9
+ANNOUNCED = ("run", "retrain")
+"""Commands whose last line tells their exit code."""
+_announced: list[int] = []
 
 
 def registry() -> dict[str, str]:
@@ -34,7 +37,13 @@ def registry() -> dict[str, str]:
 
 def main() -> None:
     """Entry point of `python -m pipeline` and `xlm-pipeline`."""
-    commands(prog_name="python -m pipeline")
+    try:
+        commands(prog_name="python -m pipeline")
+    except SystemExit as end:
+        # What click itself refuses (an unknown option, no file): whoever waits for the last line gets it here too.
+        if end.code == click.UsageError.exit_code and sys.argv[1:2] and sys.argv[1] in ANNOUNCED and not _announced:
+            click.echo(f"PIPELINE_EXIT={end.code}")
+        raise
 
 
 def _logging(verbose: bool) -> None:
@@ -76,6 +85,7 @@ def _exit_code(verbose: bool, *, announce: bool) -> Iterator[None]:
         _complain(f"{type(error).__name__}: {error} (a fault of the program; the lines above say where)", verbose)
     sys.stderr.flush()
     if announce:
+        _announced.append(code)
         click.echo(f"PIPELINE_EXIT={code}")
     sys.stdout.flush()
     if code != EXIT_OK:
@@ -87,9 +97,10 @@ def _complain(text: str, verbose: bool) -> None:
         traceback.print_exc()
     lines = text.splitlines() or [""]
     if len(lines) > ERROR_LINES:
-        for line in lines[:-ERROR_LINES]:
+        for line in lines:
             click.echo(line, err=True)
-        lines = lines[-ERROR_LINES:]
+        # What begins a message says most: it stands in the lines that are kept of a job, and all of it above.
+        lines = [*lines[: ERROR_LINES - 1], f"… and {len(lines) - ERROR_LINES + 1} more lines, all of them above"]
     click.echo("\n".join([f"error: {lines[0]}", *lines[1:]]), err=True)
 
 
@@ -143,10 +154,18 @@ def _print_result(graph: Any, result: Any) -> None:
 @commands.command("plan")
 @file_argument
 @click.argument("rest", nargs=-1, metavar="[STAGE] [a.b=c]...")
+@click.option("--capacity", is_flag=True, help="Say what training would need on the machines named: memory by ZeRO stage, time, storage.")
+@click.option("--nodes", default=1, show_default=True, type=click.IntRange(1), help="Machines (with --capacity).")
+@click.option("--gpus", default=8, show_default=True, type=click.IntRange(0), help="GPUs of each; 0: its cores.")
+@click.option("--gpu", default="h100", show_default=True, help="Their kind.")
+@click.option("--mfu", type=click.FloatRange(0, 1, min_open=True), help="Share of their peak that training reaches.  [default: 0.35]")
+@click.option("--text-gb", default=0.0, type=click.FloatRange(0), help="Size of the corpus, UTF-8, for storage.")
 @json_option
 @verbose_option
-def plan_command(file: Path, rest: tuple[str, ...], as_json: bool, verbose: bool) -> None:
-    """Say what a run would do and why; nothing is created."""
+def plan_command(
+    file: Path, rest: tuple[str, ...], capacity: bool, nodes: int, gpus: int, gpu: str, mfu: float | None, text_gb: float, as_json: bool, verbose: bool
+) -> None:  # fmt: skip
+    """Say what a run would do and why, or what its training needs; nothing is created."""
     _logging(verbose)
     stage = rest[0] if rest and "=" not in rest[0] else None
     overrides = rest[1:] if stage else rest
@@ -154,6 +173,13 @@ def plan_command(file: Path, rest: tuple[str, ...], as_json: bool, verbose: bool
         from pipeline import dag
 
         graph = dag.load(file, overrides, registry())
+        if capacity:
+            from pipeline.capacity import MFU, Machines
+
+            machines = Machines(nodes, gpus, gpu, MFU if mfu is None else mfu, round(text_gb * 1e9))
+            for line in dag.capacity(graph, stage, machines):
+                click.echo(line)
+            return
         planned = dag.plan(graph)
         if stage is not None:
             graph.instance(stage)

@@ -8,7 +8,7 @@ Nothing here runs a stage, starts a library or, when planning, writes a file.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +93,21 @@ class Graph:
             if any(edge.instance == name or edge.instance in found for edge in instance.edges):
                 found.add(instance.name)
         return found
+
+
+def capacity(graph: Graph, stage: str | None, machines: object) -> Iterator[str]:
+    """What the stages that train would need, or one of them.
+
+    Raises:
+        ConfigError: there is no such stage, or none that says what it needs.
+    """
+    instances = graph.instances if stage is None else (graph.instance(stage),)
+    telling = [each for each in instances if hasattr(each.declaration.module, "capacity")]
+    if not telling:
+        names = ", ".join(each.name for each in graph.instances if hasattr(each.declaration.module, "capacity")) or "none of this file"
+        raise ConfigError(f"plan --capacity: {stage or 'no stage'} says nothing of what it needs; those that do: {names}")
+    for instance in telling:
+        yield from instance.declaration.module.capacity(graph, instance.name, machines)
 
 
 def load(path: Path, overrides: Sequence[str], registry: Mapping[str, str]) -> Graph:

@@ -14,11 +14,13 @@ Each submodule is called as a module, so that ZeRO-3 gathers its parameters. Sha
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.model.documents import Within
 from pipeline.model.dropout import RowDropout
@@ -133,6 +135,7 @@ def encode(
     positions_BT: torch.Tensor,
     dropout: RowDropout,
     places_M: torch.Tensor | None = None,
+    recompute: bool = False,
 ) -> torch.Tensor:
     """Last hidden states of an `XLMRobertaModel`.
 
@@ -145,6 +148,7 @@ def encode(
         positions_BT: int64 rows of the position table.
         dropout: the masks of this pass.
         places_M: flat places b·T + t that are wanted.
+        recompute: keep the input of each layer only, and compute the layer again in the backward pass (activation checkpointing, Chen et al. 2016).
 
     Returns:
         [B, T, D], or [M, D] at `places_M`.
@@ -160,8 +164,22 @@ def encode(
         x_BTD = x_BTD * dropout.keep(dropout.site(), tuple(x_BTD.shape), x_BTD.device, x_BTD.dtype) * dropout.scale
     layers = encoder.encoder.layer
     for number, layer in enumerate(layers):
-        x_BTD = _layer(layer, x_BTD, sight, dropout, places_M if number == len(layers) - 1 else None)
+        wanted_M = places_M if number == len(layers) - 1 else None
+        if recompute and torch.is_grad_enabled():
+            again = partial(_layer_from, dropout.sites, layer, sight=sight, dropout=dropout, places_M=wanted_M)
+            # Our dropout follows from its site, so no generator's state need be kept.
+            x_BTD = checkpoint(again, x_BTD, use_reentrant=False, preserve_rng_state=x_BTD.is_cuda and dropout.drops)
+        else:
+            x_BTD = _layer(layer, x_BTD, sight, dropout, wanted_M)
     return x_BTD
+
+
+def _layer_from(
+    site: int, layer: Any, x_BTD: torch.Tensor, *, sight: Sight, dropout: RowDropout, places_M: torch.Tensor | None
+) -> torch.Tensor:
+    """A layer whose first dropout has the site after `site`, also when it is computed again."""
+    dropout.sites = site
+    return _layer(layer, x_BTD, sight, dropout, places_M)
 
 
 def _layer(layer: Any, x_BTD: torch.Tensor, sight: Sight, dropout: RowDropout, places_M: torch.Tensor | None) -> torch.Tensor:

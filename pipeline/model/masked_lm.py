@@ -51,9 +51,11 @@ class MaskedLM(nn.Module):
     `model` is the Hugging Face model itself, for export; its parameters are this module's.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, *, recompute: bool = False) -> None:
+        """recompute: layers are computed again in the backward pass, see `encoder.encode`."""
         super().__init__()
         self.model = model
+        self.recompute = recompute
         self.lookup = TiedEmbedding(model.roberta.embeddings.word_embeddings)
         self.output = VocabularyOutput(model.roberta.embeddings.word_embeddings.weight, model.lm_head.bias)
         self.dropout = float(model.config.hidden_dropout_prob)
@@ -101,7 +103,9 @@ class MaskedLM(nn.Module):
             sight = causal_mask(attention_BT)
         if pool is not None:
             return pooled(self, input_ids_BT, attention_BT, positions_BT, sight, dropout, pool)
-        hidden_MD = encode(self.model.roberta, self.lookup, tied, input_ids_BT, sight, positions_BT, dropout, masked_index_M)
+        hidden_MD = encode(
+            self.model.roberta, self.lookup, tied, input_ids_BT, sight, positions_BT, dropout, masked_index_M, recompute=self.recompute
+        )  # fmt: skip
         head = self.model.lm_head
         hidden_MD = head.layer_norm(functional.gelu(head.dense(hidden_MD)))
         loss_sum, nll_M = self.output(hidden_MD, labels_M, weights_M, tied)

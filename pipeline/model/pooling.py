@@ -44,7 +44,7 @@ def pooled(
     tied, encoder = TiedGradient(), module.model.roberta
     words_BT1 = (attention_BT & (ids_BT > EOS_ID)).unsqueeze(-1).float()
     if on == "encoder":
-        hidden_BTD = encode(encoder, module.lookup, tied, ids_BT, sight, positions_BT, dropout)
+        hidden_BTD = encode(encoder, module.lookup, tied, ids_BT, sight, positions_BT, dropout, recompute=module.recompute)
         vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
     elif on == "embeddings":
         vectors_BTD = module.lookup(ids_BT, TiedGradient())

@@ -46,7 +46,8 @@ from pipeline.training.schedule import multiplier
 log = logging.getLogger(__name__)
 
 Record = dict[str, float]
-"""One step: step, loss (again as loss/OBJECTIVE where the feed tells), gradient_norm, learning_rate, tokens, tokens_per_second, seconds; evaluation's own keys where it ran."""
+"""One step: step, loss (again as loss/OBJECTIVE where the feed tells), gradient_norm, learning_rate, tokens, tokens_per_second, seconds, fill (tokens over places);
+with a meter flops_per_second of all ranks and mfu, their share of the most that the devices compute; evaluation's own keys where it ran."""
 
 LossFn = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 """(module, batch) -> Σ weight · nll, a float32 scalar."""
@@ -92,6 +93,16 @@ class TrainSettings:
     """DeepSpeed's own settings, where this program sets none."""
     threads: int = 0
     """CPU threads of this rank; 0: as they are."""
+
+
+@dataclass(frozen=True)
+class Meter:
+    """What tells useful work from time."""
+
+    flops: Callable[[str | None, float, float, float], float]
+    """(objective, tokens, Σ length² of texts, weight) of a step over all ranks -> its useful floating-point operations."""
+    peak: float
+    """Operations a second that one rank's device computes at most, in the format of training; 0 where that is not known."""
 
 
 @dataclass(frozen=True)
@@ -158,6 +169,7 @@ def train(
     save: Callable[[int, Engine, CheckpointMeta], None],
     watch: Callable[[list[Record]], None],
     evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
+    meter: Meter | None = None,
 ) -> TrainOutcome:
     """Train `module` to `settings.steps` updates; called by every rank with the same arguments.
 
@@ -171,6 +183,7 @@ def train(
         save: (step, engine, meta): called on all ranks; calls `checkpoint.save` and publishes. Always at the end.
         watch: given the records since its last call, on rank 0 only.
         evaluate: (module, step) -> figures for the record of that step; called on all ranks, module in eval mode, no gradients.
+        meter: puts rates of useful work into the records.
 
     Raises:
         ConfigError: settings that do not fit together.
@@ -187,7 +200,7 @@ def train(
         log.warning("precision: %s is asked for and ignored; the checkpoint was trained in %s, which is kept", settings.precision, recorded)
     engine = Engine.start(module, _engine_settings(settings, _of_rank_0(precision, gang), accumulation), gang)
     try:
-        return _Run(settings, engine, feed, loss_fn, gang, save, watch, evaluate).go(resume_from)
+        return _Run(settings, engine, feed, loss_fn, gang, save, watch, evaluate, meter).go(resume_from)
     finally:
         engine.close()
 
@@ -242,8 +255,10 @@ class _Run:
         save: Callable[[int, Engine, CheckpointMeta], None],
         watch: Callable[[list[Record]], None],
         evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
+        meter: Meter | None,
     ) -> None:
         self.settings = settings
+        self.meter = meter
         self.engine = engine
         self.feed = feed
         self.loss_fn = loss_fn
@@ -311,7 +326,7 @@ class _Run:
             raise StageError(f"training: the global batch of step {step + 1} has weight {weight}; nothing in it is to be predicted")
         nn.Module.train(engine.module, True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
-        tokens, count = 0, 0
+        seen, count = np.zeros(3), 0
 
         def fields(batch: Any, number: int) -> dict[str, torch.Tensor]:
             torch.manual_seed(dropout_seed(settings.seed, step, gang.rank, number))
@@ -319,7 +334,7 @@ class _Run:
 
         batches = self.feed.micro_batches(step, gang.rank, gang.world_size, settings.micro_batch)
         for batch, last in _with_last(contrasted(batches, engine, fields)):
-            tokens += self._count_tokens(batch)
+            seen += self._count_tokens(batch)
             loss = self.loss_fn(engine.module, fields(batch, count))
             loss_sum += loss.detach().double()
             engine.backward(loss / weight, last=last)
@@ -329,7 +344,7 @@ class _Run:
                 f"training: step {step + 1} came in {count} micro-batches, {engine.settings.accumulation} were expected: "
                 "a fault of the feed"
             )
-        sums = engine.sum_over_ranks(torch.stack([loss_sum, torch.tensor(float(tokens), dtype=torch.float64, device=engine.device)]))
+        sums = engine.sum_over_ranks(torch.cat([loss_sum.view(1), torch.from_numpy(seen).to(engine.device)]))
         mean_loss = float(sums[0]) / weight
         self._require_finite("loss", mean_loss, step)
         rate = settings.learning_rate * multiplier(settings.schedule, step, warmup=settings.warmup_steps, total=settings.steps)
@@ -347,7 +362,15 @@ class _Run:
             "tokens": float(sums[1]),
             "tokens_per_second": float(sums[1]) / seconds,
             "seconds": seconds,
+            "fill": float(sums[1] / sums[3]),
+            **self._rates(objective, sums, weight, seconds),
         }
+
+    def _rates(self, objective: str | None, sums: torch.Tensor, weight: float, seconds: float) -> Record:
+        if self.meter is None:
+            return {}
+        rate = self.meter.flops(objective, float(sums[1]), float(sums[2]), weight) / seconds
+        return {"flops_per_second": rate, **({"mfu": rate / self.gang.world_size / self.meter.peak} if self.meter.peak else {})}
 
     def _about_rows(self, batch: Any) -> dict[str, torch.Tensor]:
         """What is worked out of a batch before it goes to a device, and stays on the CPU: keys of dropout, [B], its flags, and whether no row has padding."""
@@ -371,7 +394,8 @@ class _Run:
                 "Lower learning_rate or clip, lengthen warmup_steps, or use precision fp32, and go on from the last checkpoint"
             )
 
-    def _count_tokens(self, batch: Any) -> int:
+    def _count_tokens(self, batch: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+        """Tokens of a batch, Σ length² of the texts whose tokens see each other, and places; tokens are added to those of their languages."""
         per_row = np.asarray(batch.attention_BT).sum(axis=1, dtype=np.int64)
         languages = getattr(batch, "languages_B", None)
         if languages is not None:
@@ -379,7 +403,11 @@ class _Run:
             np.add.at(counts, languages, per_row)
             counts[: len(self.tokens_here)] += self.tokens_here
             self.tokens_here = counts
-        return int(per_row.sum())
+        lengths = per_row
+        if getattr(batch, "within_documents", False):
+            offsets_N1, _ = runs(batch.segments_BT)
+            lengths = np.diff(offsets_N1).astype(np.int64)[batch.segments_BT.reshape(-1)[offsets_N1[:-1]] >= 0]
+        return np.array([per_row.sum(), np.square(lengths).sum(), np.asarray(batch.attention_BT).size], np.float64)
 
     def _tokens(self) -> dict[int, int]:
         """Over all ranks and since step 0."""

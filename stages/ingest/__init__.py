@@ -20,8 +20,10 @@ from pydantic import Field
 
 from pipeline.artifacts import BITEXT, DOCUMENTS
 from pipeline.config import NonEmpty, Section
+from pipeline.errors import ConfigError
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Summary
 from pipeline.storage import Source
+from pipeline.text import languages
 from stages.ingest.sources import SOURCES
 from stages.ingest.sources.base import SourceConfig
 
@@ -57,10 +59,22 @@ class Config(Section):
 
 
 def list_inputs(config: Config, context: ListContext) -> list[Source]:
-    """All files of all sources; `name` is `<number of the source>/<file>`."""
+    """All files of all sources; `name` is `<number of the source>/<file>`.
+
+    Raises:
+        ConfigError: a pivot is no language of the pipeline: there would be nothing to pair with.
+    """
     from stages.ingest import listing
 
+    for number, source in enumerate(config.sources):
+        _check_pivot(getattr(source, "pivot", None), f"sources.{number}.pivot", context.languages)
+    _check_pivot(config.pivot, "pivot", context.languages)
     return listing.list_files(config, context)
+
+
+def _check_pivot(pivot: str | None, place: str, named: tuple[str, ...]) -> None:
+    if pivot is not None and languages.lookup(pivot).code not in named:
+        raise ConfigError(f"stages.ingest.{place}: {pivot} is not among the pipeline's languages; add it there, or pair with one of them")
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

@@ -20,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.artifacts import bitext, documents
-from pipeline.errors import ConfigError
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
 from pipeline.stage import Context, Output
@@ -40,14 +39,8 @@ def _schema() -> pa.Schema:
 
 
 def pair_aligned(config: Config, shards: Sequence[Shard], output: Output, context: Context) -> Ledger:
-    """Bitext from documents that share an alignment group with one of the pivot language.
-
-    Raises:
-        ConfigError: the pivot is no language of the pipeline.
-    """
+    """Bitext from documents that share an alignment group with one of the pivot language."""
     code = languages.lookup(config.pivot or "").code
-    if code not in context.languages:
-        raise ConfigError(f"stages.{context.instance}.pivot: {config.pivot} is not among the pipeline's languages")
     number = config.partitions
     align = Phase("align", "stages.ingest.aligned:align", {"partitions": number}, "documents")
     aligned = context.map(align, [Unit(s.sha256, {"shard": s.plain()}, s.bytes, f"documents shard {s.key[:12]}") for s in shards])

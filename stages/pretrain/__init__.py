@@ -7,8 +7,8 @@ size, micro-batch, ZeRO stage, precision, offload) is recorded and may change on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -17,6 +17,10 @@ from pipeline.config import Section, known_names, outside
 from pipeline.model.sizes import SIZES
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 from pipeline.training.objectives import OBJECTIVES
+
+if TYPE_CHECKING:
+    from pipeline.capacity import Machines
+    from pipeline.dag import Graph
 
 VERSION = 2
 LIBRARIES = ("deepspeed", "torch", "transformers")
@@ -125,6 +129,8 @@ class Config(Section):
     """DeepSpeed ZeRO stage."""
     offload: bool = outside(False)
     """Keep optimizer state on the CPU (ZeRO 1 to 3)."""
+    activation_checkpointing: bool = outside(False)
+    """Keep the input of each layer only and compute it again in the backward pass: a third more work for a fraction of the activations."""
     precision: Literal["auto", "fp32", "bf16"] = outside("auto")
     """Arithmetic of the forward and backward pass; auto takes bf16 where a probe shows it faster."""
     deepspeed: Mapping[str, Any] = outside({})
@@ -174,3 +180,10 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
     from stages.pretrain import work
 
     return work.run(config, inputs, output, context)
+
+
+def capacity(graph: Graph, name: str, machines: Machines) -> Iterator[str]:
+    """What `plan --capacity` says of the instance `name`: parameters, memory of a rank at each ZeRO stage, time and storage."""
+    from stages.pretrain import planning
+
+    return planning.lines(graph, name, machines)

@@ -126,6 +126,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from pipeline.training.loop import TrainSettings, train
     from pipeline.training.objectives.summed import pretraining_loss
     from stages.pretrain import measures
+    from stages.pretrain.effort import meter_of
     from stages.pretrain.feeds import feed_of, planned_tokens
     from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
     from stages.pretrain.rows import packed_rows
@@ -152,7 +153,8 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         offload=config.offload, precision=config.precision, seed=derive(seed, "dropout") >> 1, log_every=config.log_every,
         checkpoint_every=config.checkpoint_every, evaluate_every=config.evaluate_every, deepspeed=dict(config.deepspeed),
     )  # fmt: skip
-    module = MaskedLM(build_masked_lm(named_size(config.model), vocab_size, seed=seed, dropout=config.dropout, max_length=length))
+    model = build_masked_lm(named_size(config.model), vocab_size, seed=seed, dropout=config.dropout, max_length=length)
+    module = MaskedLM(model, recompute=config.activation_checkpointing)
     curve = Curve(storage, argument["spool"])
     final: dict[str, tuple[float, int]] = {}
     others: dict[str, measures.Sums] = {}
@@ -179,7 +181,10 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=config.keep)
 
     resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
-    outcome = train(settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate)
+    outcome = train(
+        settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate,
+        meter=meter_of(config, vocab_size, gang),
+    )  # fmt: skip
     if gang.rank != 0 or outcome.interrupted:
         return {"about": {"interrupted": outcome.interrupted}}
     if held and not final:

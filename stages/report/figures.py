@@ -164,8 +164,15 @@ def pretraining(given: Given) -> Pretraining | None:
         better_than_language=sum(1 for row in rows if row.language_unigram is not None and row.loss < row.language_unigram),
         step_seconds=seconds,
         tokens_per_second=tokens / seconds if seconds > 0 else None,
+        mfu=_mfu(given.curve),
         rows=rows,
     )
+
+
+def _mfu(curve: Sequence[Mapping[str, float]]) -> float | None:
+    """By time: of a step that takes twice as long its share counts twice."""
+    told = [(record["mfu"], record["seconds"]) for record in curve if "mfu" in record]
+    return sum(mfu * seconds for mfu, seconds in told) / sum(seconds for _, seconds in told) if told else None
 
 
 def export(part: Part) -> Export:

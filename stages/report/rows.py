@@ -179,6 +179,8 @@ class Pretraining:
     better_than_language: int
     step_seconds: float
     tokens_per_second: float | None
+    mfu: float | None
+    """Useful operations over the most that the devices compute, over all steps; none where that is not known."""
     rows: Sequence[LossRow]
 
 

@@ -21,7 +21,7 @@ from pipeline.config import NonEmpty, Section, outside
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
 from pipeline.storage import Source
 
-VERSION = 5
+VERSION = 6
 LIBRARIES = ("numba", "pyarrow", "sentencepiece")
 GRADE = Grade.EXACT
 GLOBALS = ("languages", "seed")

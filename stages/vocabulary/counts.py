@@ -39,7 +39,7 @@ class WordCounter:
         self._texts: list[pa.Array] = []
         self._langs: list[str] = []
         self._bytes = 0
-        self._counted: list[tuple[pa.Table, np.ndarray[Any, np.dtype[np.uint64]]]] = []
+        self._counted: list[pa.Table] = []
 
     def add(self, texts: pa.Array, langs: Sequence[str]) -> None:
         """Take texts (large_string) with their languages."""
@@ -57,21 +57,15 @@ class WordCounter:
         names, numbers = np.unique(np.array(self._langs, dtype=object).astype(str), return_inverse=True)
         found = count_batch(*utf8(pa.concat_arrays(self._texts)), numbers)
         lang = pa.array([str(name) for name in names], pa.string()).take(pa.array(found.languages))
-        self._counted.append((pa.table([lang, found.words, pa.array(found.counts)], schema=WORDS), found.hashes))
+        self._counted.append(pa.table([lang, found.words, pa.array(found.counts), pa.array(found.hashes)], schema=COUNTED))
         self._texts, self._langs, self._bytes = [], [], 0
 
-    def table(self) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.uint64]]]:
-        """All counts so far, a row a word and language, by the key of the word's hash; and these hashes."""
-        from pipeline.text.counting import keys
-
+    def table(self) -> pa.Table:
+        """All counts so far, a row a word and language, by the key of the word's hash."""
         self._count()
         if len(self._counted) > 1:
-            table, firsts = _summed(pa.concat_tables([table for table, _ in self._counted]))
-            # The counter's own hashes are carried on: a word's partition hangs on them, in however many batches it was counted.
-            hashes = np.concatenate([hashes for _, hashes in self._counted])[firsts]
-            order = np.argsort(keys(hashes), kind="stable")
-            self._counted = [(table.take(pa.array(order)), hashes[order])]
-        return self._counted[0] if self._counted else (WORDS.empty_table(), np.zeros(0, np.uint64))
+            self._counted = [_merged(self._counted)]
+        return self._counted[0] if self._counted else COUNTED.empty_table()
 
 
 def write_words(task: Task, counter: WordCounter) -> None:
@@ -79,37 +73,30 @@ def write_words(task: Task, counter: WordCounter) -> None:
     from pipeline.text.counting import keys
 
     partitions = task.settings["partitions"]
-    table, hashes = counter.table()
-    number = keys(hashes).astype(np.int64) * partitions >> 16
-    edges = np.searchsorted(number, np.arange(partitions + 1)).tolist()
-    columns = {name: table[name].combine_chunks() for name in WORDS.names} | {"hash": pa.array(hashes)}
+    table = counter.table()
+    columns = {name: table[name].combine_chunks() for name in COUNTED.names}
+    number = keys(columns["hash"].to_numpy()).astype(np.int64) * partitions >> 16
     with task.table("words", COUNTED) as writer:
-        for start, stop in pairwise(edges):
+        for start, stop in pairwise(np.searchsorted(number, np.arange(partitions + 1)).tolist()):
             writer.partition({name: column.slice(start, stop - start) for name, column in columns.items()})
 
 
 def merge_words(task: Task, shards: Sequence[Mapping[str, Any]], number: int) -> pa.Table:
     """Partition `number` of all files, summed and sorted."""
+    batches = [open_file(task.storage.local(shard.path, shard.sha256)).get_batch(number) for shard in (Shard(**plain) for plain in shards)]
+    return _merged([pa.Table.from_batches([batch]) for batch in batches]).select(WORDS.names)
+
+
+def _merged(runs: Sequence[pa.Table]) -> pa.Table:
+    """Runs of `COUNTED`, each by key, as one: each (word, language) once, ordered by hash, word and language."""
     from pipeline.text.word_sums import merged
 
-    batches = [open_file(task.storage.local(shard.path, shard.sha256)).get_batch(number) for shard in (Shard(**plain) for plain in shards)]
-    whole = pa.Table.from_batches(batches, schema=COUNTED).combine_chunks()
+    whole = pa.concat_tables(runs).combine_chunks()
     words, langs, counts, hashes = (whole[name].combine_chunks() for name in ("word", "lang", "count", "hash"))
     encoded = langs.dictionary_encode()
     rank = np.argsort(np.argsort(np.array(encoded.dictionary.to_pylist(), dtype=object).astype(str), kind="stable"), kind="stable")
     ranks = rank.astype(np.int32)[encoded.indices.to_numpy()] if len(words) else np.zeros(0, np.int32)
-    bounds = np.cumsum([0, *(batch.num_rows for batch in batches)], dtype=np.int64)
+    bounds = np.cumsum([0, *(run.num_rows for run in runs)], dtype=np.int64)
     firsts, sums = merged(words, ranks, counts.to_numpy(), hashes.to_numpy(), bounds)
     rows = pa.array(firsts)
-    return pa.table([langs.take(rows), words.take(rows), pa.array(sums)], schema=WORDS)
-
-
-def _summed(table: pa.Table) -> tuple[pa.Table, np.ndarray[Any, np.dtype[np.int64]]]:
-    """Each (word, language) once, in order of first appearance, and the row where it first stands."""
-    from pipeline.text.word_sums import summed
-
-    whole = table.combine_chunks()
-    words, langs = (whole[name].combine_chunks() for name in ("word", "lang"))
-    firsts, sums = summed(words, langs.dictionary_encode().indices.to_numpy(), whole["count"].to_numpy())
-    rows = pa.array(firsts)
-    return pa.table([langs.take(rows), words.take(rows), pa.array(sums)], schema=WORDS), firsts
+    return pa.table([langs.take(rows), words.take(rows), pa.array(sums), hashes.take(rows)], schema=COUNTED)

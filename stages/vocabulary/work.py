@@ -97,7 +97,7 @@ def _train(config: Config, settings: Mapping[str, Any], merged: list[UnitResult]
     shards = [result.files["words"].plain() for result in merged]
     unit = Unit(digest([shard["sha256"] for shard in shards]), {"shards": shards}, sum(s["bytes"] for s in shards), "all words")
     memory = config.memory or (300 << 20) + BYTES_PER_WORD * words
-    threads = max(1, min(THREADS, *(math.floor(node.cpus) for node in context.cluster().nodes()[:1])))
+    threads = max(1, min(THREADS, math.floor(max((node.cpus for node in context.cluster().nodes()), default=1.0))))
     phase = Phase(
         "train", "stages.vocabulary.work:train_vocabulary", settings, "words", given={"threads": threads}, memory_bytes=_within(memory, context), cpus=threads
     )  # fmt: skip

@@ -80,14 +80,14 @@ def _json_lines(pattern: str) -> list[dict[str, Any]]:
 def speed(given: argparse.Namespace) -> dict[str, float]:
     """Encode and pack against bare loops."""
     work: Path = given.work
-    tiny = corpus_text.write(given.data, work / "tiny", 18_000, files=2)
+    tiny = corpus_text.write(given.data, work / "tiny", 60_000, files=2)
     started_at_s = time.monotonic()
     shutil.rmtree(work / "text", ignore_errors=True)
     corpus = corpus_text.write(given.data, work / "text", round(given.size_mb * 1e6), processes=WORKERS)
     print(f"wrote {corpus.bytes / 1e6:,.0f} MB in {len(corpus.languages)} languages in {time.monotonic() - started_at_s:.0f} s", flush=True)
     startups = []
     for _ in range(2):
-        plain = _settings(_json_lines(tiny.pattern), tiny.languages, engine.fresh(work / "ours"), 3000, 512)
+        plain = _settings(_json_lines(tiny.pattern), tiny.languages, engine.fresh(work / "ours"), 1_000, 512)
         plain["stages"]["ingest"]["unit_bytes"] = 1 << 14  # a unit a file, so that both workers start
         startups.append(_encode_and_pack(work, plain))
     startup = min(startups, key=lambda cost: cost.seconds)

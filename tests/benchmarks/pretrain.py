@@ -32,6 +32,9 @@ from typing import Any
 
 import torch
 
+from pipeline.model.flops import training_flops
+from pipeline.model.sizes import ModelSize
+from pipeline.training.objectives.masked import masked_count
 from pipeline.training.precision import resolve_precision
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,15 +49,12 @@ CUTS = ((1, 2), (2, 1))
 
 
 def flops_of_a_step(shape: dict[str, Any]) -> float:
-    """Floating-point operations of one step, counted as the module says."""
-    layers, width, _, inner = shape["size"]
-    tokens = shape["global_batch"] * shape["length"]
-    masked = shape["global_batch"] * round(0.15 * (shape["length"] - 2))
-    attention = 2 * 2 * shape["length"] * width * tokens
-    whole = 2 * (4 * width * width + 2 * width * inner) * tokens + attention
-    last = 2 * 3 * width * width * tokens + attention + 2 * (width * width + 2 * width * inner) * masked
-    head = 2 * (width * width + width * shape["vocab"]) * masked
-    return 3.0 * ((layers - 1) * whole + last + head)
+    """Floating-point operations of one step, counted as the module says; all rows are full."""
+    rows, length = shape["global_batch"], shape["length"]
+    layers, width, heads, inner = shape["size"]
+    size = ModelSize(layers, width, heads, inner, length + 2, None)
+    predicted = rows * int(masked_count(length, 2))
+    return training_flops(size, shape["vocab"], tokens=rows * length, squares=rows * length**2, predicted=predicted)
 
 
 def side(name: str, shape: dict[str, Any], work: Path, **spec: Any) -> dict[str, Any]:

@@ -222,6 +222,7 @@ def _step_s(batch: MicroBatch) -> float:
     fields = {
         name: torch.from_numpy(np.ascontiguousarray(value[:predictions] if name.endswith("_M") else value[:rows]))
         for name, value in vars(batch).items()
+        if isinstance(value, np.ndarray)
     }
     times = []
     for _ in range(2):

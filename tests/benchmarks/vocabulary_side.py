@@ -44,7 +44,7 @@ def parts(text: Path, size: int) -> dict[str, Any]:
         counter = WordCounter()
         for batch in [lines] if lines else _batches(text):
             counter.add(pa.array(batch, pa.large_string()), ["x"] * len(batch))
-        table, _ = counter.table()
+        table = counter.table()
         counted_s = time.process_time() - started_at_s
     words, counts = table["word"].combine_chunks(), table["count"].to_numpy()
     train_words(lambda: [(pa.array(["▁aabb", "▁ab"], pa.large_string()), counts[:2] * 0 + 1)], size=266)

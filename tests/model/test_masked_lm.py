@@ -53,6 +53,24 @@ def test_the_librarys_own_mean_loss_is_our_sum_over_the_number_of_masked_positio
     assert masked_lm_loss(module, batch).item() / kept.sum().item() == pytest.approx(library.loss.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2])
+def test_layers_computed_again_give_the_same_loss_and_gradients(dropout: float) -> None:
+    batch = ragged_batch(4) | {"dropout_keys_B": torch.tensor([3, 1, 4, 1])}
+    found = []
+    for recompute in (False, True):
+        module = MaskedLM(build_masked_lm(SMALL, VOCAB, seed=0, dropout=dropout, max_length=16), recompute=recompute).train()
+        kept: list[int] = []
+        with torch.autograd.graph.saved_tensors_hooks(
+            lambda tensor, kept=kept: (kept.append(tensor.numel()), tensor)[1], lambda tensor: tensor
+        ):
+            loss = masked_lm_loss(module, batch)
+        found.append((loss.item(), gradients(module, loss), sum(kept)))
+    assert found[0][0] == found[1][0]
+    for name, expected in found[0][1].items():
+        assert torch.equal(found[1][1][name], expected), name
+    assert found[1][2] < found[0][2] / 2, "layers keep their inputs only"
+
+
 def test_padding_among_the_predictions_changes_nothing() -> None:
     module = MaskedLM(build_masked_lm(SMALL, VOCAB, seed=0, dropout=0.0, max_length=16))
     batch = ragged_batch(3)

@@ -133,7 +133,9 @@ class Maker:
             "corpus_unigram": {"am": 9.0, "en": 7.0, "fr": 7.0}, "language_unigram": {"am": 7.5, "en": 6.0, "fr": 7.0},
             "summary": {"loss": 6.5, "corpus_unigram": 7.667, "language_unigram": 6.833},
         }  # fmt: skip
-        curve = [{"step": 1, "loss": 9.0, "seconds": 2.0, "tokens": 300.0}, {"step": 2, "loss": 8.0, "seconds": 1.0, "tokens": 300.0}]
+        curve = [
+            {"step": 1, "loss": 9.0, "seconds": 2.0, "tokens": 300.0, "mfu": 0.2}, {"step": 2, "loss": 8.0, "seconds": 1.0, "tokens": 300.0, "mfu": 0.5},
+        ]  # fmt: skip
         self.add(
             "checkpoint", "pretrain",
             counts={"heldout": held, "tokens": {"am": 100, "en": 300, "fr": 200}, "training": {"world_size": 2, "precision": "fp32"}},

@@ -158,7 +158,7 @@ def test_the_page_and_the_json_hold_the_figures(whole: Maker) -> None:
     summary = report.run(report.Config(), whole.inputs, output, context)
     page = Page(whole.storage.read(output.files["report"]["report.html"].path).decode())
     for wanted in (
-        "30 in = 22 kept + 6 dropped + 2 quarantined", "Amharic", "near duplicate 2", "1,234,567 parameters", "200 tokens a second", "6.500",
+        "30 in = 22 kept + 6 dropped + 2 quarantined", "Amharic", "near duplicate 2", "1,234,567 parameters", "200 tokens a second", "30.0% of what the devices compute at most", "6.500",
         "0.333 nats better, better in 2 of 3 languages", "60.0 % ", "57.0, 63.0", "zero-shot: never fine-tuned on (2 languages)",
         "The model is better than each baseline.", "60 lines of 3 languages", "Text seen unlabelled", "python -m pipeline run pipeline.yaml",
         "mlflow ui --backend-store-uri sqlite:///", "pyarrow 25.0.1 and 25.0.2", "3.00 GiB", "train longer",

@@ -1,0 +1,121 @@
+"""The planner: operations against torch's own counter, memory against measured peaks, and what it says of the file at the top."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import XLMRobertaConfig, XLMRobertaForMaskedLM
+
+from pipeline.capacity import Job, rank_memory
+from pipeline.devices import DEVICES, device_of
+from pipeline.model.flops import training_flops
+from pipeline.model.sizes import ModelSize
+from pipeline.training.engine import Alone
+from pipeline.training.loop import Meter, Record, train
+from pipeline.training.objectives.masked import masked_count
+from tests.end_to_end import inside
+from tests.training.cases import TinyFeed, masked_lm_loss, settings, tiny_module
+from tests.training.harness import run_gang
+
+cli = inside.cli
+TOP = Path(__file__).resolve().parents[2] / "pipeline.yaml"
+JOB: dict[str, Any] = {"size": [12, 768, 12, 3072], "vocab": 30_002, "length": 128}
+"""108 million parameters."""
+
+
+def test_operations_are_those_that_torch_counts_in_the_librarys_forward_pass() -> None:
+    size, rows, length, vocab = ModelSize(3, 48, 4, 80, 66, None), 2, 64, 501
+    config = XLMRobertaConfig(
+        vocab_size=vocab, hidden_size=48, num_hidden_layers=3, num_attention_heads=4, intermediate_size=80, max_position_embeddings=66, type_vocab_size=1,
+        attn_implementation="eager",
+    )  # fmt: skip
+    model = XLMRobertaForMaskedLM(config)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.full((rows, length), 7))
+    tokens = rows * length
+    assert training_flops(size, vocab, tokens=tokens, squares=rows * length**2, predicted=tokens) == 3 * counter.get_total_flops()
+    assert training_flops(size, vocab, tokens=tokens, squares=rows * length**2, predicted=0) < training_flops(
+        size, vocab, tokens=tokens, squares=rows * length**2, predicted=None
+    )
+
+
+def test_records_tell_useful_work_by_tokens_that_are_real() -> None:
+    records: list[Record] = []
+    given: list[tuple[str | None, float, float, float]] = []
+
+    def flops(*step: Any) -> float:
+        given.append(step)
+        return 1e6 * step[1]
+
+    train(
+        settings(steps=2), tiny_module(), TinyFeed(), masked_lm_loss, Alone(), resume_from=None, save=lambda *_: None, watch=records.extend,
+        evaluate=None, meter=Meter(flops, 4e9),
+    )  # fmt: skip
+    for step, record in enumerate(records):
+        lengths = [TinyFeed().row(step, sample)[1] for sample in range(8)]
+        assert given[step] == (None, sum(lengths), sum(n * n for n in lengths), TinyFeed().weight(step))
+        assert record["flops_per_second"] == pytest.approx(1e6 * sum(lengths) / record["seconds"])
+        assert record["mfu"] == pytest.approx(record["flops_per_second"] / 4e9)
+        assert record["fill"] == pytest.approx(sum(lengths) / 80)
+
+
+def test_devices_are_known_by_their_drivers_names() -> None:
+    for name, key in (
+        ("NVIDIA H100 80GB HBM3", "h100"), ("NVIDIA H100 PCIe", "h100-pcie"), ("NVIDIA A100-SXM4-80GB", "a100-80gb"), ("NVIDIA A100-PCIE-40GB", "a100-40gb"),
+        ("Tesla V100-SXM2-32GB", "v100-32gb"), ("NVIDIA L4", "l4"), ("NVIDIA L40S", "l40s"),
+    ):  # fmt: skip
+        assert device_of(name) is DEVICES[key], name
+    assert device_of("Some Other GPU") is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("zero", [0, 1, 2, 3])
+def test_the_planned_peak_is_within_15_percent_of_the_measured_one(zero: int, tmp_path: Path) -> None:
+    cut = {"micro_batch": 4, "accumulation": 2}
+    found = run_gang(
+        "tests.training.memory:measured", 2, JOB | cut | {"zero": zero, "precision": "fp32", "dropout": 0.1}, tmp_path / "gang"
+    )
+    job = Job(
+        ModelSize(12, 768, 12, 3072, 130, None), JOB["vocab"], JOB["length"], ranks=2, zero=zero, precision="fp32", dropout=0.1,
+        predicted=int(masked_count(JOB["length"], 2)), on_cpu=True, **cut,
+    )  # fmt: skip
+    assert job.parameters > 100_000_000
+    measured, planned = max(each["peak"] for each in found), rank_memory(job).peak
+    print(f"zero {zero}: planned {planned / 2**20:,.0f} MiB, measured {measured / 2**20:,.0f} MiB")
+    assert planned == pytest.approx(measured, rel=0.15)
+
+
+def test_the_plan_of_a_file_says_what_it_needs_and_creates_nothing(tmp_path: Path, cli: inside.Cli) -> None:
+    base = (
+        "stages.pretrain.model=xlm-r-base",
+        "stages.vocabulary.size=250002",
+        "stages.pack.length=512",
+        "stages.pretrain.global_batch=8192",
+    )
+    done = cli("plan", TOP, "--capacity", "--nodes", "8", "--gpu", "h100", "--text-gb", "10", f"storage={tmp_path / 'none'}", *base)
+    assert done.code == 0, done.text
+    assert "278,295,186 parameters" in done.out and "64 ranks" in done.out and done.out.count("fits") == 5
+    assert "tokens/s" in done.out and "days" in done.out and "GiB in all" in done.out
+    assert not (tmp_path / "none").exists()
+    small = cli(
+        "plan",
+        TOP,
+        "pretrain",
+        "--capacity",
+        "--gpu",
+        "v100-16gb",
+        "--gpus",
+        "1",
+        *base,
+        "stages.pretrain.model=xlm-r-large",
+        "stages.pretrain.micro_batch=64",
+    )
+    assert "does not fit" in small.out and "fp32" in small.out
+    for wrong, said in ((("--gpu", "h1000"), "--gpu 'h1000' is not known; known: b200"), (("--nodes", "3"), "24 ranks do not divide")):
+        refused = cli("plan", TOP, "--capacity", *wrong)
+        assert refused.code == 2 and said in refused.text
+    assert "says nothing of what it needs; those that do: pretrain" in cli("plan", TOP, "dedup", "--capacity").text
