@@ -111,17 +111,21 @@ def rank_memory(job: Job) -> Memory:
     communication = _communication(job, parameters, share)
     activations, logits = _activations(job), _logits(job)
     carried = gradients if job.accumulation > 1 else 0
-    gathered = weight * parameters if job.zero == 3 else 0
-    forward = weights + optimizer + carried + casts + gathered + activations + logits
-    backward = weights + optimizer + gradients + communication + (gathered if job.zero == 3 else 0)
-    return Memory(weights, gradients, optimizer, activations, logits, communication, max(forward, backward))
+    # At stage 3 the layers' weights come together, once as they arrive and once as they are used.
+    gathered = 2 * weight * parameters if job.zero == 3 else 0
+    state, passing = weights + optimizer + gathered, activations + logits + casts
+    # The C library keeps freed activations, which come in small pieces, when the gradients are joined; a GPU's allocator gives them back.
+    step = passing + gradients + communication if job.on_cpu else max(carried + passing, gradients + communication)
+    if job.on_cpu and job.zero == 3:
+        step += carried
+    return Memory(weights, gradients, optimizer, activations, logits, communication, state + step)
 
 
 def _communication(job: Job, parameters: int, share: int) -> int:
     if job.zero == 0:
         return FP32 * parameters if job.ranks > 1 else 0  # all gradients as one run
-    # Buckets on their way, and this rank's part of the gradients as one run for the update.
-    return 2 * BUCKET_BYTES + FP32 * share
+    # Buckets on their way, and before stage 3 this rank's part of the gradients as one run for the update.
+    return 2 * BUCKET_BYTES + (FP32 * share if job.zero < 3 else 0)
 
 
 def _activations(job: Job) -> int:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from ruamel.yaml import YAML
 
+from pipeline import cli
 from pipeline.config import PipelineConfig, parse_section
 from pipeline.document import read
 
@@ -23,6 +25,8 @@ FILES = sorted(path for path in CLUSTERS.rglob("*") if path.is_file())
 PIPELINES = sorted(CLUSTERS.glob("*/pipeline.yaml"))
 LAUNCHERS = sorted(CLUSTERS.glob("*/ray.yaml"))
 SCRIPT = CLUSTERS / "slurm" / "run.sbatch"
+RECIPES = ("xlm-r-base",)
+"""Those that train something else than the pipeline at the top."""
 
 
 def _load(path: Path) -> list[Any]:
@@ -39,6 +43,22 @@ def _values(value: Any, name: str) -> list[Any]:
     if isinstance(value, dict):
         return [item for key, inner in value.items() for item in ([inner] if key == name else []) + _values(inner, name)]
     return [item for inner in value for item in _values(inner, name)] if isinstance(value, list) else []
+
+
+def test_the_recipe_for_64_gpus_can_be_planned(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A dry run: the whole file is checked, and what it needs is told."""
+    for name in ("XLM_STORAGE", "XLM_CORPUS"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    file = CLUSTERS / "xlm-r-base" / "pipeline.yaml"
+    done = CliRunner().invoke(
+        cli.commands, ["plan", str(file), "--capacity", "--nodes", "8", "--gpus", "8", "--gpu", "h100", "--text-gb", "2400"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "xlm-r-base, 278,295,186 parameters (250,002 ids, rows of 512 tokens)" in done.output
+    assert "64 ranks, micro-batch 64, 2 of them a step, bf16" in done.output and "smallest stage that fits: 0" in done.output
+    assert "1,500,000 steps: 6,291.5 billion tokens" in done.output
+    assert list(tmp_path.iterdir()) == [], "nothing is created"
 
 
 # all of them
@@ -71,7 +91,7 @@ def test_each_pipeline_extends_the_one_at_the_top_and_is_sound(path: Path) -> No
     assert own["extends"] == "../../pipeline.yaml"
     assert "storage" in own
     document = read(path)
-    assert document.data["stages"] == read(ROOT / "pipeline.yaml").data["stages"]
+    assert (document.data["stages"] == read(ROOT / "pipeline.yaml").data["stages"]) == (path.parent.name not in RECIPES)
     settings, problems = parse_section(PipelineConfig, document, (), dict(document.data))
     assert problems == []
     assert settings is not None

@@ -15,6 +15,7 @@ from pipeline.training.loop import TrainSettings, train
 from pipeline.training.mixture import Mixture
 from pipeline.training.objectives.masked import MaskedLanguageModel
 from pipeline.training.packed_rows import PackedRows
+from pipeline.training.phases import Phased
 
 
 def _status(name: str) -> int:
@@ -35,7 +36,8 @@ def _run(gang: Any, size: list[int], vocab: int, length: int, micro_batch: int, 
     shape = ModelSize(*size, length + 2, None)  # type: ignore[arg-type]
     global_batch = micro_batch * accumulation * gang.world_size
     rows = _rows(global_batch * steps, length, vocab)
-    feed = Feed(rows, Mixture.by_alpha({"en": len(rows["en"])}, 1, 0), MaskedLanguageModel(), vocab, 0, global_batch)
+    own = Feed(rows, Mixture.by_alpha({"en": len(rows["en"])}, 1, 0), MaskedLanguageModel(), vocab, 0, global_batch)
+    feed = Phased((own,), (0,), ("mlm",))
     dropout = settings.pop("dropout")
     module = MaskedLM(build_masked_lm(shape, vocab, seed=0, dropout=dropout, max_length=length))
     given = TrainSettings(steps=steps, micro_batch=micro_batch, learning_rate=1e-4, **settings)
