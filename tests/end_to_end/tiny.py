@@ -121,7 +121,7 @@ def environment(env: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "NO_COLOR": "1", **(env or {})}
 
 
-def run(file: Path, *args: str, env: Mapping[str, str] | None = None, timeout: float = 300) -> subprocess.CompletedProcess[str]:
+def run(file: Path, *args: str, env: Mapping[str, str] | None = None, timeout: float = 600) -> subprocess.CompletedProcess[str]:
     """Run the command line to its end; `file` is the pipeline file or its folder."""
     file = file / "pipeline.yaml" if file.is_dir() else file
     return subprocess.run(
