@@ -71,6 +71,15 @@ def _close_up(cells: Any, spans: Any) -> int:
     return used
 
 
+@njit(cache=True, inline="always")
+def _slot_of(keys: Any, key: Any, h: Any, mask: Any) -> Any:
+    """The slot that holds a key of hash `h`, or the free one where it would go."""
+    slot = np.int64(h & mask)
+    while keys[slot] != key and keys[slot] >= 0:
+        slot = (slot + 1) & np.int64(mask)
+    return slot
+
+
 @njit(cache=True, nogil=True)
 def _count_pairs(cells: Any, large: Any, spans: Any, at: int, stop: int, share: int, shares: int, keys: Any, sums: Any, places: Any) -> int:
     """Weighted counts and numbers of places of all pairs of neighbours, from one divider to another, whose hash falls into the share; how many pairs, or -1 if
@@ -90,9 +99,7 @@ def _count_pairs(cells: Any, large: Any, spans: Any, at: int, stop: int, share: 
             key = (np.int64(value) << 32) | np.int64(right)
             h = _mix(uint64(key))
             if np.int64(h >> uint64(40)) % shares == share:
-                slot = np.int64(h & mask)
-                while keys[slot] != key and keys[slot] >= 0:
-                    slot = (slot + 1) & np.int64(mask)
+                slot = _slot_of(keys, key, h, mask)
                 if keys[slot] < 0:
                     if 4 * used >= 3 * len(keys):
                         return -1
@@ -112,9 +119,7 @@ def _join_pairs(keys: Any, sums: Any, places: Any, other_keys: Any, other_sums: 
         key = other_keys[at]
         if key < 0:
             continue
-        slot = np.int64(_mix(uint64(key)) & mask)
-        while keys[slot] != key and keys[slot] >= 0:
-            slot = (slot + 1) & np.int64(mask)
+        slot = _slot_of(keys, key, _mix(uint64(key)), mask)
         if keys[slot] < 0:
             if 4 * used >= 3 * len(keys):
                 return -1
@@ -138,9 +143,7 @@ def _place_pairs(cells: Any, spans: Any, at: int, stop: int, keys: Any, pairs: A
         right = cells[after]
         if right >= 0:
             key = (np.int64(value) << 32) | np.int64(right)
-            slot = np.int64(_mix(uint64(key)) & mask)
-            while keys[slot] != key and keys[slot] >= 0:
-                slot = (slot + 1) & np.int64(mask)
+            slot = _slot_of(keys, key, _mix(uint64(key)), mask)
             if keys[slot] == key:
                 pair = pairs[slot]
                 arena[ends[pair]] = at
