@@ -351,7 +351,7 @@ class _Run:
         engine.step(rate)
         self._require_finite("gradient norm", engine.grad_norm(), step)
         seconds = time.perf_counter() - started
-        objective_of = getattr(self.feed, "objective", None)
+        objective_of = getattr(self.feed, "objective_at", None)
         objective = None if objective_of is None else objective_of(step)
         return {
             "step": step + 1,

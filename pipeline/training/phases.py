@@ -55,7 +55,7 @@ class Phased:
         number = self.phase(step)
         return self.feeds[number].weight(step - self.starts[number])
 
-    def objective(self, step: int) -> str | None:
+    def objective_at(self, step: int) -> str | None:
         """The name of the objective that a step belongs to; none where the whole run has one, or none is told."""
         if len({name for feed, own in zip(self.feeds, self.objectives, strict=False) for name in _names(feed, own)}) < 2:
             return None

@@ -31,21 +31,21 @@ def test_each_objective_has_steps_in_exact_proportion_and_its_own_steps_are_numb
 
 def test_a_run_of_one_objective_is_that_objectives_own_feed_and_names_none() -> None:
     alone = feed(objectives={"mlm": 0.3}, phases=[])
-    assert not isinstance(alone.feeds[0], Mixed) and alone.objective(0) is None
-    assert feed().objective(0) == "contrast"
+    assert not isinstance(alone.feeds[0], Mixed) and alone.objective_at(0) is None
+    assert feed().objective_at(0) == "contrast"
 
 
 def test_every_sample_of_a_step_comes_once_and_the_weight_is_what_the_batches_hold() -> None:
     whole = feed()
     for step in range(STEPS):
         parts = [batch for rank in range(2) for batch in whole.micro_batches(step, rank, 2, 2)]
-        if whole.objective(step) == "contrast":
+        if whole.objective_at(step) == "contrast":
             assert sorted(i for batch in parts for i in batch.place_B.tolist()) == list(range(16))
             assert whole.weight(step) == 8
         else:
             assert len({int(g) for batch in parts for g in batch.samples_B}) == 8
             assert whole.weight(step) == sum(batch.weights_M.sum() for batch in parts)
-        assert all((batch.languages_B >= 2).all() == (whole.objective(step) in ("tlm", "contrast")) for batch in parts), (
+        assert all((batch.languages_B >= 2).all() == (whole.objective_at(step) in ("tlm", "contrast")) for batch in parts), (
             "pairs count behind languages"
         )
 
