@@ -68,13 +68,15 @@ class Job:
     offload: bool = False
     recompute: bool = False
     """Activations of one layer at a time (activation checkpointing)."""
+    architecture: str = "xlm-r"
+    """One of `pipeline.model.sizes.ARCHITECTURES`; activations are worked out for XLM-R's forward pass and are near for the others."""
     on_cpu: bool = False
     """Whether attention holds its probabilities where something is dropped, as it does on a CPU."""
 
     @property
     def parameters(self) -> int:
         """Trainable ones."""
-        return count_parameters(self.size, self.vocab_size, self.length + 2)
+        return count_parameters(self.size, self.vocab_size, self.length + 2, self.architecture)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""From a size to a model with weights: XLM-R-shaped masked language models, classifiers, untrained twins.
+"""From a size to a model with weights: masked language models, classifiers, untrained twins.
 
-    (size, vocab_size, max_length) -> XLMRobertaConfig -> random weights from `seed` -> XLMRobertaForMaskedLM
+    (architecture, size, vocab_size, max_length) -> configuration -> random weights from `seed` -> ...ForMaskedLM -> module that training runs
     exported directory             -> its config.json  -> its weights, a new head    -> ...ForSequenceClassification
     exported directory             -> its config.json  -> random weights from `seed` -> the class that was exported
 
@@ -18,70 +18,61 @@ from transformers import (
     AutoConfig,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    PreTrainedConfig,
     PreTrainedModel,
-    XLMRobertaConfig,
-    XLMRobertaForMaskedLM,
 )
 from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError
-from pipeline.model.sizes import POSITION_OFFSET, ModelSize
+from pipeline.model.architectures import KINDS, architecture_of, configuration_of
+from pipeline.model.library_lm import LibraryLM
+from pipeline.model.masked_lm import MaskedLM
+from pipeline.model.sizes import ModelSize
 
-BOS_ID, PAD_ID, EOS_ID = 0, 1, 2
-LAYER_NORM_EPS = 1e-5  # XLM-R's; the library's default for this class is 1e-12
 
-
-def masked_lm_config(size: ModelSize, vocab_size: int, *, dropout: float, max_length: int) -> XLMRobertaConfig:
-    """The configuration of an XLM-R of this size; every value that differs from the library's default is said.
-
-    Args:
-        size: layers and widths.
-        vocab_size: ids, `<mask>` counted.
-        dropout: probability for hidden states and for attention, in [0, 1).
-        max_length: longest row in tokens; the position table has two rows more.
+def build_masked_lm(
+    size: ModelSize, vocab_size: int, *, seed: int, dropout: float, max_length: int, architecture: str = "xlm-r"
+) -> PreTrainedModel:
+    """A masked language model in float32 on the CPU, with weights drawn from `seed` as its architecture draws them (XLM-R: normal, σ = 0.02).
 
     Raises:
-        ConfigError: the heads do not divide the width, or a number is out of range.
+        ConfigError: see `configuration_of`.
     """
-    if size.hidden % size.heads:
-        raise ConfigError(f"model: {size.heads} heads do not divide a width of {size.hidden}; choose a divisor")
-    if not 0.0 <= dropout < 1.0:
-        raise ConfigError(f"model: dropout is {dropout}; allowed is 0 ≤ dropout < 1")
-    if vocab_size < 5 or max_length < 1:
-        raise ConfigError(f"model: {vocab_size} ids and rows of {max_length} tokens; at least 5 ids and 1 token are needed")
-    return XLMRobertaConfig(
-        vocab_size=vocab_size,
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=size.intermediate,
-        hidden_act="gelu",
-        hidden_dropout_prob=dropout,
-        attention_probs_dropout_prob=dropout,
-        max_position_embeddings=max_length + POSITION_OFFSET,
-        type_vocab_size=1,
-        initializer_range=0.02,
-        layer_norm_eps=LAYER_NORM_EPS,
-        bos_token_id=BOS_ID,
-        pad_token_id=PAD_ID,
-        eos_token_id=EOS_ID,
-        tie_word_embeddings=True,
-        use_cache=False,
-    )
+    return model_from(configuration_of(architecture, size, vocab_size, dropout=dropout, max_length=max_length), seed)
 
 
-def build_masked_lm(size: ModelSize, vocab_size: int, *, seed: int, dropout: float, max_length: int) -> PreTrainedModel:
-    """An `XLMRobertaForMaskedLM` in float32 on the CPU, with weights drawn from `seed` (normal, σ = 0.02).
-
-    Raises:
-        ConfigError: see `masked_lm_config`.
-    """
-    config = masked_lm_config(size, vocab_size, dropout=dropout, max_length=max_length)
+def model_from(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
+    """A masked language model of this configuration, as `build_masked_lm`."""
+    kind = next(kind.model for kind in KINDS.values() if kind.model.config_class is type(config))
+    attention = "sdpa" if kind._supports_sdpa else "eager"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = XLMRobertaForMaskedLM._from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+        model: PreTrainedModel = kind._from_config(config, attn_implementation=attention, dtype=torch.float32)
     model.train()
     return model
+
+
+def plain_configuration(config: PreTrainedConfig) -> dict[str, Any]:
+    """A configuration as JSON holds it, with nothing of the place it was read from; `model_from_plain` takes it."""
+    plain: dict[str, Any] = config.to_dict()
+    return {name: value for name, value in sorted(plain.items()) if name not in ("_name_or_path", "name_or_path", "transformers_version")}
+
+
+def model_from_plain(plain: dict[str, Any], seed: int) -> PreTrainedModel:
+    """A masked language model from `plain_configuration`, as `model_from`."""
+    found = next(kind.model.config_class for kind in KINDS.values() if kind.model.config_class.model_type == plain["model_type"])
+    return model_from(found.from_dict(plain), seed)
+
+
+def training_module(model: PreTrainedModel, *, recompute: bool = False) -> MaskedLM | LibraryLM:
+    """What training runs over a masked language model: a forward pass of our own for XLM-R, else the library's.
+
+    Raises:
+        ConfigError: see `LibraryLM`.
+    """
+    if architecture_of(model) == "xlm-r":
+        return MaskedLM(model, recompute=recompute)
+    return LibraryLM(model, recompute=recompute)
 
 
 def build_classifier(base_dir: Path, labels: list[str], *, seed: int, dropout: float) -> PreTrainedModel:

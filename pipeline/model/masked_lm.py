@@ -103,15 +103,33 @@ class MaskedLM(nn.Module):
             sight = causal_mask(attention_BT)
         if pool is not None:
             return pooled(self, input_ids_BT, attention_BT, positions_BT, sight, dropout, pool)
-        hidden_MD = encode(
-            self.model.roberta, self.lookup, tied, input_ids_BT, sight, positions_BT, dropout, masked_index_M, recompute=self.recompute
-        )  # fmt: skip
-        head = self.model.lm_head
-        hidden_MD = head.layer_norm(functional.gelu(head.dense(hidden_MD)))
-        loss_sum, nll_M = self.output(hidden_MD, labels_M, weights_M, tied)
+        hidden_MD = self.hidden(input_ids_BT, sight, positions_BT, dropout, tied, masked_index_M)
+        loss_sum, nll_M = self.predict(hidden_MD, labels_M, weights_M, tied)
         if per_position:
             return loss_sum, weights_M.sum(), nll_M
         return loss_sum
+
+    def hidden(
+        self,
+        ids_BT: torch.Tensor,
+        sight: Sight,
+        positions_BT: torch.Tensor,
+        dropout: RowDropout,
+        tied: TiedGradient,
+        places_M: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Last hidden states [B, T, D], or [M, D] at flat places; see `encoder.encode`."""
+        return encode(self.model.roberta, self.lookup, tied, ids_BT, sight, positions_BT, dropout, places_M, recompute=self.recompute)
+
+    def predict(
+        self, hidden_MD: torch.Tensor, labels_M: torch.Tensor, weights_M: torch.Tensor, tied: TiedGradient
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Σ weight · nll of predictions from hidden states, with gradient, and nll_M, without."""
+        head = self.model.lm_head
+        found: tuple[torch.Tensor, torch.Tensor] = self.output(
+            head.layer_norm(functional.gelu(head.dense(hidden_MD))), labels_M, weights_M, tied
+        )
+        return found
 
 
 class SequenceClassifier(nn.Module):

@@ -13,22 +13,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch.nn import functional
 
 from pipeline.errors import ConfigError
-from pipeline.model.build import EOS_ID
+from pipeline.model.architectures import EOS_ID
 from pipeline.model.dropout import RowDropout
-from pipeline.model.encoder import Sight, encode
+from pipeline.model.encoder import Sight
 from pipeline.model.loss import TiedGradient
 
 if TYPE_CHECKING:
+    from pipeline.model.library_lm import LibraryLM
     from pipeline.model.masked_lm import MaskedLM
 
 PLACES = ("encoder", "embeddings")
 
 
 def pooled(
-    module: MaskedLM,
+    module: MaskedLM | LibraryLM,
     ids_BT: torch.Tensor,
     attention_BT: torch.Tensor,
     positions_BT: torch.Tensor,
@@ -41,19 +41,19 @@ def pooled(
     Raises:
         ConfigError: `on` is neither "encoder" nor "embeddings".
     """
-    tied, encoder = TiedGradient(), module.model.roberta
+    tied = TiedGradient()
     words_BT1 = (attention_BT & (ids_BT > EOS_ID)).unsqueeze(-1).float()
     if on == "encoder":
-        hidden_BTD = encode(encoder, module.lookup, tied, ids_BT, sight, positions_BT, dropout, recompute=module.recompute)
+        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied)
         vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
     elif on == "embeddings":
         vectors_BTD = module.lookup(ids_BT, TiedGradient())
         # Of one place, so that the layers have a gradient at next to no cost.
-        hidden_BTD = encode(encoder, module.lookup, tied, ids_BT[:1, :1], None, positions_BT[:1, :1], RowDropout(None, 0.0))
+        hidden_BTD = module.hidden(ids_BT[:1, :1], None, positions_BT[:1, :1], RowDropout(None, 0.0), tied)
         others = (hidden_BTD * 0).sum().float()
     else:
         raise ConfigError(f"contrast: on is {on!r}; allowed: {', '.join(PLACES)}")
     vectors_BD = (vectors_BTD.float() * words_BT1).sum(1) / words_BT1.sum(1)
-    head, none_MD, none_M = module.model.lm_head, hidden_BTD.flatten(0, 1)[:0], ids_BT.flatten()[:0]
-    nothing, _ = module.output(head.layer_norm(functional.gelu(head.dense(none_MD))), none_M, none_M.float(), tied)
+    none_M = ids_BT.flatten()[:0]
+    nothing, _ = module.predict(hidden_BTD.flatten(0, 1)[:0], none_M, none_M.float(), tied)
     return vectors_BD + (nothing + others)

@@ -11,6 +11,7 @@ Legend: V old ids, W new ids, D width.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,14 +47,28 @@ def changed_model(source: Path, target: Path, rows: Sequence[Sequence[int]], spe
     Raises:
         StageError: a row names an old id that the model's embedding does not have.
     """
-    from transformers import AutoConfig, AutoModelForMaskedLM
+    from transformers import AutoModelForMaskedLM
 
     old = AutoModelForMaskedLM.from_pretrained(source, local_files_only=True, use_safetensors=True)
-    config = AutoConfig.from_pretrained(source, local_files_only=True)
+    new = with_rows(old, rows, special_ids)
+    new.save_pretrained(target)
+    return int(new.config.max_position_embeddings) - int(new.config.pad_token_id) - 1
+
+
+def with_rows(old: Any, rows: Sequence[Sequence[int]], special_ids: Mapping[str, int]) -> Any:
+    """A masked language model of the library with the rows of another vocabulary: the same class and weights otherwise.
+
+    special_ids: as `changed_model`; those that the configuration does not know are left aside.
+
+    Raises:
+        StageError: a row names an old id that the model's embedding does not have.
+    """
+    config = copy.deepcopy(old.config)
     config.vocab_size = len(rows)
     for name, index in special_ids.items():
-        setattr(config, name, index)
-    new = AutoModelForMaskedLM.from_config(config).to(old.dtype)
+        if hasattr(config, name):
+            setattr(config, name, index)
+    new = type(old)._from_config(config, attn_implementation=old.config._attn_implementation, dtype=old.dtype)
     shapes = {name: weight.shape for name, weight in new.state_dict().items()}
     before: dict[str, Any] = old.state_dict()
     height = len(old.get_input_embeddings().weight)
@@ -64,5 +79,4 @@ def changed_model(source: Path, target: Path, rows: Sequence[Sequence[int]], spe
     }
     new.load_state_dict(after)
     new.tie_weights()
-    new.save_pretrained(target)
-    return int(config.max_position_embeddings) - int(config.pad_token_id) - 1
+    return new

@@ -55,13 +55,23 @@ def named_size(name: str) -> ModelSize:
     return SIZES[name]
 
 
-def count_parameters(size: ModelSize, vocab_size: int | None = None, max_positions: int | None = None) -> int:
+ARCHITECTURES = ("xlm-r", "xlm", "modernbert", "eurobert")
+"""Kinds of encoder that can be trained, by the names of the settings."""
+
+GATED = frozenset({"modernbert", "eurobert"})
+"""Those whose feed-forward block has a gate, so three products instead of two."""
+
+
+def count_parameters(
+    size: ModelSize, vocab_size: int | None = None, max_positions: int | None = None, architecture: str = "xlm-r"
+) -> int:  # fmt: skip
     """Trainable parameters of the masked language model of this size, tied embeddings counted once.
 
     Args:
         size: the shape.
         vocab_size: ids, everything counted; default: the published model's.
-        max_positions: rows of the position table; default: the size's own.
+        max_positions: rows of XLM-R's position table, two more than tokens of the longest row; default: the size's own.
+        architecture: one of `ARCHITECTURES`.
 
     Raises:
         ConfigError: neither the size nor the caller says how many ids there are.
@@ -72,6 +82,14 @@ def count_parameters(size: ModelSize, vocab_size: int | None = None, max_positio
     positions = size.max_positions if max_positions is None else max_positions
     hidden, inner = size.hidden, size.intermediate
     norm = 2 * hidden
+    products = 4 * hidden * hidden + (3 if architecture in GATED else 2) * hidden * inner
+    if architecture == "modernbert":  # no biases but the output's; the first layer has one norm, and the head a product
+        return ids * hidden + size.layers * (products + norm) + hidden + hidden * hidden + hidden + ids
+    if architecture == "eurobert":
+        return ids * hidden + size.layers * (products + norm) + hidden
+    if architecture == "xlm":
+        rows = ids + positions - POSITION_OFFSET
+        return rows * hidden + norm + size.layers * (products + 5 * hidden + inner + 2 * norm) + ids
     embeddings = (ids + positions + 1) * hidden + norm  # one row of token types
     attention = 4 * (hidden * hidden + hidden) + norm
     feed_forward = 2 * hidden * inner + inner + hidden + norm

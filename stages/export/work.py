@@ -60,11 +60,9 @@ def _sample(task: Task, most: int) -> Iterator[tuple[str, str]]:
 
 def export(task: Task) -> None:
     """Worker: write the directory, reopen it, compare ids and logits."""
-    from pipeline.model.build import build_masked_lm
+    from pipeline.model.build import model_from_plain, training_module
     from pipeline.model.export import export_huggingface as export_model
     from pipeline.model.export import restore_weights
-    from pipeline.model.masked_lm import MaskedLM
-    from pipeline.model.sizes import named_size
     from pipeline.text.tokenizer import Tokenizer
     from pipeline.text.tokenizer_export import export_huggingface, verify_export
     from pipeline.training.checkpoint import load_checkpoint_weights
@@ -73,11 +71,7 @@ def export(task: Task) -> None:
     about = json.loads(local["training.json"].read_text())
     model_bytes = task.storage.local(task.argument["vocabulary"]["path"], task.argument["vocabulary"]["sha256"]).read_bytes()
     tokenizer = Tokenizer(model_bytes)
-    module = MaskedLM(
-        build_masked_lm(
-            named_size(about["model"]), about["vocabulary_size"], seed=about["seed"], dropout=about["dropout"], max_length=about["length"]
-        )
-    )
+    module = training_module(model_from_plain(about["config"], about["seed"]))
     with tempfile.TemporaryDirectory() as scratch:
         checkpoint, directory = Path(scratch) / "checkpoint", Path(scratch) / "model"
         checkpoint.mkdir()
@@ -110,12 +104,13 @@ def _logit_difference(module: Any, directory: Path, tokenizer: Any, lines: list[
     reopened = AutoModelForMaskedLM.from_pretrained(directory, local_files_only=True, use_safetensors=True).eval()
     module.eval()
     most = int(reopened.config.max_position_embeddings) - 2
+    own = reopened.config.model_type == "xlm-roberta"  # the others count positions from 0, which they do by themselves
     worst = 0.0
     with torch.no_grad():
         for ids in tokenizer.encode(lines):
             ids_BT = torch.tensor([[0, *ids[: most - 2].tolist(), 2]])
-            positions_BT = torch.arange(2, 2 + ids_BT.shape[1])[None]
-            ours = module.model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), position_ids=positions_BT).logits
+            places = {"position_ids": torch.arange(2, 2 + ids_BT.shape[1])[None]} if own else {}
+            ours = module.model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), **places).logits
             theirs = reopened(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits
             worst = max(worst, float((ours - theirs).abs().max()))
     return worst

@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from pipeline.artifacts import CHECKPOINT, PACKING, PAIR_PACKING, PAIR_TOKENS, TOKENS, VOCABULARY
-from pipeline.config import Section, known_names, outside
+from pipeline.config import NonEmpty, Section, known_names, outside
 from pipeline.model.sizes import SIZES
-from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
+from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
+from pipeline.storage import Source, without_userinfo
 from pipeline.training.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
     from pipeline.capacity import Machines
     from pipeline.dag import Graph
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("deepspeed", "torch", "transformers")
 GRADE = Grade.TRAINING
 GLOBALS = ("seed",)
@@ -76,11 +77,23 @@ class LanguageGroup(Section):
     """Share of all rows; within it the languages are drawn as `sampling` says."""
 
 
+class Start(Section):
+    """A model that exists already."""
+
+    path: NonEmpty = outside(...)
+    """A Hugging Face directory of a masked language model with safetensors, such as an exported one, local or any fsspec URL; its content is in the key. Its ids must
+    be those of the vocabulary: set `vocabulary.start.path` to its tokenizer.json, which may cut it and let it grow, and the embedding's rows follow."""
+
+
 class Config(Section):
     """Settings of pretrain."""
 
     model: str = "xlm-r-base"
     """Named size of the encoder; see pipeline/model/sizes.py."""
+    architecture: Literal["xlm-r", "xlm", "modernbert", "eurobert"] = "xlm-r"
+    """Kind of encoder, a class of `transformers` each; xlm-r has a faster forward pass of our own."""
+    start: Start | None = None
+    """Go on from this model instead of random weights; `model` and `architecture` are then its own."""
     objectives: Mapping[str, float] = Field(default_factory=lambda: {"mlm": 1.0})
     """Objectives and their weights: each step is of one of them, and they have steps in this proportion."""
     contrast_temperature: float = Field(0.05, gt=0)
@@ -157,6 +170,16 @@ class Config(Section):
         return _checked(weights)
 
     @model_validator(mode="after")
+    def _architecture_can(self) -> Config:
+        if self.architecture == "xlm" and self.start is None:
+            objectives = {*self.objectives, *(name for phase in self.phases for name in phase.objectives or {})}
+            if self.attention == "documents" or "clm" in objectives:
+                raise ValueError("architecture: xlm takes no mask between tokens, which attention: documents and clm need; choose another")
+            if self.activation_checkpointing:
+                raise ValueError("architecture: xlm has no activation_checkpointing; leave it out or choose another")
+        return self
+
+    @model_validator(mode="after")
     def _phases_and_weights_fit(self) -> Config:
         if self.phases and abs(sum(phase.share for phase in self.phases) - 1) > 1e-6:
             raise ValueError(f"the shares of the phases sum to {sum(phase.share for phase in self.phases):g}; they must sum to 1")
@@ -173,6 +196,22 @@ class Config(Section):
                 f"the shares of groups sum to {sum(group.share for group in self.groups.values()):g}; they may sum to 1 at most"
             )
         return self
+
+
+def list_inputs(config: Config, context: ListContext) -> list[Source]:
+    """The model to start from, whose content is part of the key."""
+    if config.start is None:
+        return []
+    from pipeline import fetching
+    from stages.pretrain.models import CONFIG, TOKENIZER, check_start
+
+    path, place = config.start.path.rstrip("/"), ("start", "path")
+    found = [
+        *(s for s in fetching.listed(f"{path}/*.json", place, context) if s.name.rpartition("/")[2] in (CONFIG, TOKENIZER, "model.safetensors.index.json")),
+        *fetching.listed(f"{path}/*.safetensors", place, context),
+    ]  # fmt: skip
+    check_start([source.name.rpartition("/")[2] for source in found], without_userinfo(path))
+    return found
 
 
 def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Context) -> Summary:

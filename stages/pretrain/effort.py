@@ -8,7 +8,7 @@ import torch
 
 from pipeline.devices import device_of
 from pipeline.model.flops import training_flops
-from pipeline.model.sizes import named_size
+from pipeline.model.sizes import ModelSize
 from pipeline.training.engine import Gang, training_device
 from pipeline.training.loop import Meter
 from pipeline.training.precision import resolve_precision, time_matmul
@@ -20,16 +20,20 @@ if TYPE_CHECKING:
 _SIDE = 1024
 
 
-def meter_of(config: Config, vocab_size: int, gang: Gang) -> Meter:
+def meter_of(config: Config, size: ModelSize, architecture: str, vocab_size: int, gang: Gang) -> Meter:
     """What counts the operations of this run, and what one rank's device reaches at most."""
-    size, alone = named_size(config.model), next(iter(parts_of(config)[0].objectives))
+    alone = next(iter(parts_of(config)[0].objectives))
     on_embeddings = {part.on_embeddings for part in parts_of(config)}
 
     def flops(objective: str | None, tokens: float, squares: float, weight: float) -> float:
         if (objective or alone) == "contrast":
             # Of the embeddings alone nothing worth counting is computed.
-            return 0.0 if on_embeddings == {True} else training_flops(size, vocab_size, tokens=tokens, squares=squares, predicted=None)
-        return training_flops(size, vocab_size, tokens=tokens, squares=squares, predicted=weight)
+            return (
+                0.0
+                if on_embeddings == {True}
+                else training_flops(size, vocab_size, tokens=tokens, squares=squares, predicted=None, architecture=architecture)
+            )
+        return training_flops(size, vocab_size, tokens=tokens, squares=squares, predicted=weight, architecture=architecture)
 
     return Meter(flops, _peak(config, gang))
 

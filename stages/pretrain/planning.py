@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.capacity import Job, Machines, Memory, rank_memory
+from pipeline.config import resolve_path
 from pipeline.devices import DEVICES, GIB
 from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
 from pipeline.model.flops import training_flops
-from pipeline.model.sizes import named_size
+from pipeline.model.sizes import ARCHITECTURES, ModelSize, named_size
+from pipeline.storage import list_sources, open_source, without_userinfo
 from stages.pretrain import Config
 from stages.pretrain.parts import parts_of
 
@@ -21,6 +25,7 @@ STORED = {"ingest": 1.05, "clean": 1.1, "dedup": 0.1, "vocabulary": 1.6, "pack":
 """Bytes that a stage stores for one of text, measured on 0.9 GB of news in 109 languages; those of vocabulary are word counts, which fall behind larger corpora."""
 TEXT_A_TOKEN = 4.0
 """Bytes of text that one token of a vocabulary of 64,000 stands for, over many scripts."""
+_NAMES = ("num_hidden_layers", "hidden_size", "num_attention_heads", "intermediate_size")
 LEFT_OVER = 0.92
 """Share of a GPU's memory that is planned with: the rest goes to the context, the libraries and fragments."""
 
@@ -42,9 +47,13 @@ def lines(graph: Graph, name: str, machines: Machines) -> Iterator[str]:
             f"{machines.ranks} ranks do not divide pretrain.global_batch {config.global_batch}; the next fewer that do are {fitting}"
         )
     vocabulary, length = _of(graph, name, "vocabulary", "size"), _of(graph, name, "packing", "length")
-    jobs = [_job(config, machines, vocabulary, length, zero) for zero in range(4)]
+    size, architecture = named_size(config.model), str(config.architecture)
+    if config.start is not None:
+        size, architecture = _started(config.start.path, graph.base_of(("stages", name, "start", "path")))
+    jobs = [_job(config, machines, size, architecture, vocabulary, length, zero) for zero in range(4)]
     job = jobs[config.zero]
-    yield f"{name}: {config.model}, {job.parameters:,} parameters ({vocabulary:,} ids, rows of {length:,} tokens)"
+    called = config.model if config.start is None else without_userinfo(config.start.path)
+    yield f"{name}: {called} ({architecture}), {job.parameters:,} parameters ({vocabulary:,} ids, rows of {length:,} tokens)"
     place = f"{machines.nodes} × {machines.gpus} {machines.gpu}" if machines.gpus else f"{machines.nodes} node(s), CPU"
     yield f"on {place}: {machines.ranks} ranks, micro-batch {job.micro_batch}, {job.accumulation} of them a step, {job.precision}, dropout {config.dropout:g}"
     yield from _memory(jobs, config, machines)
@@ -58,7 +67,27 @@ def _of(graph: Graph, name: str, slot: str, setting: str) -> int:
     return int(getattr(graph.instance(source).config, setting))
 
 
-def _job(config: Config, machines: Machines, vocabulary: int, length: int, zero: int) -> Job:
+def _started(path: str, base: Path) -> tuple[ModelSize, str]:
+    """The shape of a model that exists, from its `config.json`, without its weights.
+
+    Raises:
+        MissingSourceError: it cannot be read.
+        ConfigError: its architecture cannot be trained.
+    """
+    (source,) = list_sources(resolve_path(f"{path.rstrip('/')}/config.json", base), {})
+    with open_source(source.url) as stream:
+        plain = json.load(stream)
+    architecture = {"xlm-roberta": "xlm-r"}.get(plain.get("model_type"), plain.get("model_type"))
+    if architecture not in ARCHITECTURES:
+        raise ConfigError(f"pretrain.start: a model of type {architecture!r} cannot be trained; known: {', '.join(ARCHITECTURES)}")
+    names = ("n_layers", "emb_dim", "n_heads", "") if architecture == "xlm" else _NAMES
+    layers, hidden, heads, inner = (int(plain.get(name, 0)) for name in names)
+    return ModelSize(
+        layers, hidden, heads, inner or 4 * hidden, int(plain["max_position_embeddings"]), int(plain["vocab_size"])
+    ), architecture
+
+
+def _job(config: Config, machines: Machines, size: ModelSize, architecture: str, vocabulary: int, length: int, zero: int) -> Job:
     micro = config.micro_batch or default_micro_batch(config.global_batch, machines.ranks)
     share = config.global_batch // machines.ranks
     on_cpu = machines.gpus == 0
@@ -67,8 +96,8 @@ def _job(config: Config, machines: Machines, vocabulary: int, length: int, zero:
     )
     predicted = max(_predicted(part.objectives, part.mask_rate, length) for part in parts_of(config))
     return Job(
-        named_size(config.model), vocabulary, length, micro, -(-share // micro), machines.ranks, zero, precision, config.dropout, predicted,
-        offload=config.offload and zero > 0, recompute=config.activation_checkpointing, on_cpu=on_cpu,
+        size, vocabulary, length, micro, -(-share // micro), machines.ranks, zero, precision, config.dropout, predicted,
+        offload=config.offload and zero > 0, recompute=config.activation_checkpointing, architecture=architecture, on_cpu=on_cpu,
     )  # fmt: skip
 
 
@@ -101,7 +130,7 @@ def _row(found: Memory) -> str:
 def _time(config: Config, machines: Machines, job: Job) -> Iterator[str]:
     rows = config.global_batch
     flops = training_flops(
-        job.size, job.vocab_size, tokens=rows * job.length, squares=rows * job.length**2, predicted=rows * job.predicted
+        job.size, job.vocab_size, tokens=rows * job.length, squares=rows * job.length**2, predicted=rows * job.predicted, architecture=job.architecture
     )  # fmt: skip
     yield f"a step: {rows:,} rows, {rows * job.length:,} tokens, {flops / 1e12:,.1f} TFLOP; {config.steps:,} steps: {config.steps * rows * job.length / 1e9:,.1f} billion tokens"
     if not machines.gpus:

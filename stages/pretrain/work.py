@@ -8,12 +8,12 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.artifacts.vocabulary import MODEL_FILE
+from pipeline import fetching
+from pipeline.artifacts.vocabulary import MODEL_FILE, ROWS_FILE
 from pipeline.curve import Curve
 from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
 from pipeline.jobs import INDEX, checkpoints, run_gang
-from pipeline.model.sizes import count_parameters, named_size
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Published, Storage, canonical
 from pipeline.training.objectives import ON_PAIRS
@@ -38,6 +38,10 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         "pair_tokens": inputs["pair_tokens"].reference() if "pair_tokens" in inputs else [],
         "vocabulary_size": _vocabulary_size(inputs["vocabulary"]),
         "vocabulary": {"path": model.path, "sha256": model.sha256},
+        "rows": _rows(inputs["vocabulary"]),
+        "start": {}
+        if config.start is None
+        else {name: shard.plain() for name, shard in fetching.fetched(("start", "path"), context).items()},
         "checkpoints": folder,
         "spool": context.spool,
         "baselines": f"{context.work}/baselines.json",
@@ -53,6 +57,12 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
 
 def _vocabulary_size(vocabulary: Input) -> int:
     return int(json.loads(vocabulary.path("card.json").read_text())["size"])
+
+
+def _rows(vocabulary: Input) -> dict[str, str] | None:
+    """Where the rows of the embedding come from, if the vocabulary was another one before."""
+    published = vocabulary.content.files.get(ROWS_FILE)
+    return None if published is None else {"path": published.path, "sha256": published.sha256}
 
 
 def _publish(config: Config, outcome: dict[str, Any], output: Output, context: Context, folder: str) -> Summary:
@@ -119,8 +129,8 @@ def _plots(records: list[dict[str, Any]], held: dict[str, Any], output: Output) 
 
 def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     """One rank of the gang; returns (on every rank alike) what was trained and measured."""
-    from pipeline.model.build import build_masked_lm
-    from pipeline.model.masked_lm import MaskedLM
+    from pipeline.model.architectures import architecture_of, size_of
+    from pipeline.model.build import plain_configuration, training_module
     from pipeline.saving import save_checkpoint, start_folder
     from pipeline.training.counter import derive
     from pipeline.training.loop import TrainSettings, train
@@ -129,6 +139,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from stages.pretrain.effort import meter_of
     from stages.pretrain.feeds import feed_of, planned_tokens
     from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
+    from stages.pretrain.models import model_of
     from stages.pretrain.rows import packed_rows
 
     storage = Storage.at(argument["root"], argument["attempt"])
@@ -153,8 +164,10 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         offload=config.offload, precision=config.precision, seed=derive(seed, "dropout") >> 1, log_every=config.log_every,
         checkpoint_every=config.checkpoint_every, evaluate_every=config.evaluate_every, deepspeed=dict(config.deepspeed),
     )  # fmt: skip
-    model = build_masked_lm(named_size(config.model), vocab_size, seed=seed, dropout=config.dropout, max_length=length)
-    module = MaskedLM(model, recompute=config.activation_checkpointing)
+    model = model_of(config, argument, storage, vocab_size=vocab_size, length=length)
+    size, architecture, about_model = size_of(model.config), architecture_of(model), plain_configuration(model.config)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    module = training_module(model, recompute=config.activation_checkpointing)
     curve = Curve(storage, argument["spool"])
     final: dict[str, tuple[float, int]] = {}
     others: dict[str, measures.Sums] = {}
@@ -183,7 +196,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
     outcome = train(
         settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate,
-        meter=meter_of(config, vocab_size, gang),
+        meter=meter_of(config, size, architecture, vocab_size, gang),
     )  # fmt: skip
     if gang.rank != 0 or outcome.interrupted:
         return {"about": {"interrupted": outcome.interrupted}}
@@ -208,8 +221,10 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     summary |= measures.summary(losses, against)
     languages = (*sorted(rows["train"]), *sorted(pairs))
     training = {
-        "model": config.model,
-        "parameters": count_parameters(named_size(config.model), vocab_size, length + 2),
+        "model": config.model if config.start is None else "start",
+        "architecture": architecture,
+        "config": about_model,
+        "parameters": parameters,
         "vocabulary_size": vocab_size,
         "length": length,
         "seed": seed,

@@ -6,6 +6,7 @@ manifests by slot + cards + curve + scores -> assemble -> Figures -> asdict -> r
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from stages.report.rows import (
     Given,
     Heldout,
     LossRow,
+    ObjectiveRow,
     PackingRow,
     Part,
     Pretraining,
@@ -166,7 +168,32 @@ def pretraining(given: Given) -> Pretraining | None:
         tokens_per_second=tokens / seconds if seconds > 0 else None,
         mfu=_mfu(given.curve),
         rows=rows,
+        objectives=_objectives(held),
     )
+
+
+MEASURES = {
+    "mlm": ("hidden tokens of text", "unigram of the language"),
+    "tlm": ("hidden tokens of translation pairs", "unigram of the pair's languages"),
+    "clm": ("tokens of text from those before", "unigram of the language"),
+    "contrast": ("a translation among a group of pairs", "a guess among the group"),
+}
+"""Objective -> what its held-out loss is of, and what it is set beside."""
+
+
+def _objectives(held: Mapping[str, Any]) -> list[ObjectiveRow]:
+    """One row an objective that was trained and has held-out text, masked language modelling first."""
+    found = {name: (own["loss"], own["baseline"]) for name, own in held.get("objectives", {}).items()}
+    if held["loss"] and held["language_unigram"]:
+        found = {"mlm": (held["loss"], held["language_unigram"])} | found
+    rows = []
+    for name, (loss, baseline) in found.items():
+        both = [lang for lang in loss if lang in baseline]
+        if both:
+            measured, against = MEASURES.get(name, (name, "its baseline"))
+            own, other = (math.fsum(values[lang] for lang in both) / len(both) for values in (loss, baseline))
+            rows.append(ObjectiveRow(name, measured, against, own, other, len(both), sum(loss[lang] < baseline[lang] for lang in both)))
+    return rows
 
 
 def _mfu(curve: Sequence[Mapping[str, float]]) -> float | None:

@@ -163,6 +163,20 @@ class LossRow:
 
 
 @dataclass(frozen=True)
+class ObjectiveRow:
+    """A training objective's held-out measure beside its baseline: means in which each language, or pair of languages, weighs the same; nats."""
+
+    name: str
+    measured: str
+    baseline_name: str
+    loss: float
+    baseline: float
+    languages: int
+    better_in: int
+    """Of these languages."""
+
+
+@dataclass(frozen=True)
 class Pretraining:
     """The pretrained model: its shape, its means over languages, its throughput."""
 
@@ -182,6 +196,7 @@ class Pretraining:
     mfu: float | None
     """Useful operations over the most that the devices compute, over all steps; none where that is not known."""
     rows: Sequence[LossRow]
+    objectives: Sequence[ObjectiveRow]
 
 
 @dataclass(frozen=True)

@@ -1,25 +1,21 @@
 """Vocabularies from outside, by the config: found, copied into the storage, read in this program's layout.
 
-vocabulary.start.path, vocabulary.compare.NAME -> list_vocabulary (their content is in the key) -> fetch -> convert -> vocabulary.model
+vocabulary.start.path, vocabulary.compare.NAME -> list_vocabulary (their content is in the key) -> fetched -> convert -> vocabulary.model
 """
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 
+from pipeline import fetching
 from pipeline.artifacts.vocabulary import MODEL_FILE
-from pipeline.config import resolve_path
 from pipeline.errors import MissingSourceError
 from pipeline.manifest import Shard
 from pipeline.stage import Context, ListContext
-from pipeline.storage import Source, list_sources, open_source, without_userinfo
+from pipeline.storage import Source, without_userinfo
 from pipeline.task import Task
 from pipeline.text.imported import imported
 from pipeline.units import Phase, Unit
-
-_UNDETERMINED = "und"
 
 
 def list_vocabulary(path: str, place: tuple[str, ...], context: ListContext) -> Source:
@@ -28,33 +24,18 @@ def list_vocabulary(path: str, place: tuple[str, ...], context: ListContext) -> 
     Raises:
         MissingSourceError: it is not there, or the pattern matches several.
     """
-    found = list_sources(resolve_path(path, context.base_of(place)), {})
+    found = fetching.listed(path, place, context)
     if len(found) != 1:
         raise MissingSourceError(
             f"vocabulary.{'.'.join(place)}: {len(found)} files match {without_userinfo(path)}; it must name one. Correct the path."
         )
-    return replace(found[0], name=f"{_prefix(place)}{found[0].name}")
-
-
-def _prefix(place: tuple[str, ...]) -> str:
-    return f"{'/'.join(place)}/"
+    return found[0]
 
 
 def fetched(place: tuple[str, ...], context: Context) -> Shard:
     """The file in the storage, where all workers reach it."""
-    prefix = _prefix(place)
-    ((source, sha256),) = [pair for pair in context.sources if pair[0].name.startswith(prefix)]
-    unit = Unit(sha256, {"url": source.url, "name": source.name.removeprefix(prefix)}, source.size, f"vocabulary {source.name}")
-    (result,) = context.map(Phase("fetch", "stages.vocabulary.fetching:fetch", {}, "files"), [unit])
-    return result.files["start"]
-
-
-def fetch(task: Task) -> None:
-    """Worker: copy the file."""
-    with task.file("start") as path, open_source(task.argument["url"]) as stream, path.open("wb") as sink:
-        for _ in task.records(["start"], lambda _: _UNDETERMINED):
-            shutil.copyfileobj(stream, sink, 1 << 20)
-            task.ledger.keep(_UNDETERMINED)
+    (file,) = fetching.fetched(place, context).values()
+    return file
 
 
 def converted(compare: Mapping[str, str], context: Context) -> dict[str, Shard]:
@@ -71,8 +52,8 @@ def converted(compare: Mapping[str, str], context: Context) -> dict[str, Shard]:
 def convert(task: Task) -> None:
     """Worker: read a vocabulary of another program."""
     shard = Shard(**task.argument["file"])
-    for _ in task.records(["vocabulary"], lambda _: _UNDETERMINED):
+    for _ in task.records(["vocabulary"], lambda _: fetching.UNDETERMINED):
         model = imported(task.storage.local(shard.path, shard.sha256), task.argument["name"]).model
         with task.file(MODEL_FILE) as path:
             path.write_bytes(model)
-        task.ledger.keep(_UNDETERMINED)
+        task.ledger.keep(fetching.UNDETERMINED)

@@ -123,6 +123,14 @@ def largest_difference(given: argparse.Namespace) -> float:
     return found
 
 
+def accelerate(work: Path) -> None:
+    """Put the package that the peer's trainer needs into the work folder, unless it is there."""
+    target = work / "accelerate"
+    if not target.is_dir():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), "accelerate>=1.10,<2"]
+        subprocess.run(command, check=True, timeout=600)
+
+
 def main() -> None:
     """Run the parts, and print the figures as the last line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pretrain")
@@ -134,10 +142,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of real text")
     given = parser.parse_args()
     given.work = given.work.resolve()
-    target = given.work / "accelerate"
-    if not target.is_dir():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target), "accelerate>=1.10,<2"]
-        subprocess.run(command, check=True, timeout=600)
+    accelerate(given.work)
     given.precision = resolve_precision("auto", torch.device("cpu"))
     parts = given.only or ["base", "base-dropout", "small", "losses"]
     figures: dict[str, float | None] = dict.fromkeys(

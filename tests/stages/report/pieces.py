@@ -132,6 +132,7 @@ class Maker:
             "loss": {"am": 8.0, "en": 5.0, "fr": 6.5}, "masked_tokens": {"am": 3, "en": 4, "fr": 5},
             "corpus_unigram": {"am": 9.0, "en": 7.0, "fr": 7.0}, "language_unigram": {"am": 7.5, "en": 6.0, "fr": 7.0},
             "summary": {"loss": 6.5, "corpus_unigram": 7.667, "language_unigram": 6.833},
+            "objectives": {"tlm": {"loss": {"am-en": 5.0, "fr-en": 7.0}, "baseline": {"am-en": 6.0, "fr-en": 6.5}}},
         }  # fmt: skip
         curve = [
             {"step": 1, "loss": 9.0, "seconds": 2.0, "tokens": 300.0, "mfu": 0.2}, {"step": 2, "loss": 8.0, "seconds": 1.0, "tokens": 300.0, "mfu": 0.5},

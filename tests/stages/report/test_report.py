@@ -119,6 +119,16 @@ def test_held_out_loss_stands_beside_both_unigrams_and_throughput_comes_from_the
     assert "of those planned" in page_of(whole) and "125" in page_of(whole)
 
 
+def test_every_objective_stands_beside_its_baseline(whole: Maker) -> None:
+    trained = figures_of(whole).pretraining
+    assert trained is not None
+    first, second = trained.objectives
+    assert (first.name, first.languages, first.baseline) == ("mlm", 3, pytest.approx(20.5 / 3))
+    assert (second.name, second.loss, second.baseline, second.languages, second.better_in) == ("tlm", 6.0, 6.25, 2, 1)
+    page = page_of(whole)
+    assert "hidden tokens of translation pairs" in page and "1 of 2" in page
+
+
 def test_packing_fill_is_summed_by_split(whole: Maker) -> None:
     train, held = figures_of(whole).packing
     assert (train.split, train.documents, train.rows, train.tokens, train.filled, train.places) == ("train", 19, 12, 350, 381, 384)

@@ -1,0 +1,77 @@
+"""The model of a run: of a named size with weights drawn from the seed, or one that exists already, with the rows of this run's vocabulary."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import ConfigError, MissingSourceError
+from pipeline.manifest import Shard
+from pipeline.storage import Storage
+
+if TYPE_CHECKING:
+    from stages.pretrain import Config
+
+CONFIG, TOKENIZER = "config.json", "tokenizer.json"
+
+
+def check_start(names: list[str], path: str) -> None:
+    """What is found at `pretrain.start.path`.
+
+    Raises:
+        MissingSourceError: it is no Hugging Face directory with weights in safetensors.
+    """
+    for wanted, is_there in ((CONFIG, CONFIG in names), ("*.safetensors", any(name.endswith(".safetensors") for name in names))):
+        if not is_there:
+            raise MissingSourceError(f"pretrain.start.path: {path} has no {wanted}; give the directory of a Hugging Face model")
+
+
+def model_of(config: Config, argument: Mapping[str, Any], storage: Storage, *, vocab_size: int, length: int) -> Any:
+    """The masked language model that a rank trains, float32, the same on every rank.
+
+    argument: of the gang: `seed`, `start` (files by name) and `vocabulary`, `rows`.
+
+    Raises:
+        ConfigError: the start does not fit the vocabulary or the rows.
+        IntegrityError: weights are missing.
+    """
+    from pipeline.model.build import build_masked_lm
+    from pipeline.model.sizes import named_size
+    from pipeline.model.start import started_model
+
+    start = {name: Shard(**plain) for name, plain in argument["start"].items()}
+    if not start:
+        return build_masked_lm(
+            named_size(config.model), vocab_size, seed=argument["seed"], dropout=config.dropout, max_length=length, architecture=config.architecture
+        )  # fmt: skip
+    rows = None
+    if argument["rows"] is not None:
+        rows = json.loads(storage.local(argument["rows"]["path"], argument["rows"]["sha256"]).read_text())["rows"]
+    else:
+        model = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
+        _require_same_pieces(storage, start, model)
+    with tempfile.TemporaryDirectory() as scratch:
+        for name, shard in start.items():
+            (Path(scratch) / name).symlink_to(Path(storage.local(shard.path, shard.sha256)).resolve())
+        return started_model(Path(scratch), vocab_size, rows=rows, dropout=config.dropout, max_length=length)
+
+
+def _require_same_pieces(storage: Storage, start: Mapping[str, Shard], model: bytes) -> None:
+    """Without `rows.json` the ids of both must mean the same.
+
+    Raises:
+        ConfigError: they do not, or nobody can say.
+    """
+    from pipeline.text.imported import imported
+    from pipeline.text.tokenizer import Tokenizer
+
+    remedy = "set vocabulary.start.path to the tokenizer.json of the model, so that its rows follow the vocabulary"
+    if TOKENIZER not in start:
+        raise ConfigError(f"pretrain.start: there is no {TOKENIZER} beside the weights, so what its ids mean is not known; {remedy}")
+    theirs = imported(storage.local(start[TOKENIZER].path, start[TOKENIZER].sha256), TOKENIZER)
+    ours = Tokenizer(model).pieces()
+    if list(Tokenizer(theirs.model).pieces()) != list(ours) or theirs.origins != list(range(theirs.size_before)):
+        raise ConfigError(f"pretrain.start: the model was trained with another vocabulary; {remedy}")

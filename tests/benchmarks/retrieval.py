@@ -1,0 +1,221 @@
+"""What translation pairs are worth: sentence retrieval on Tatoeba by three recipes of equal tokens, trained on ntrex128 alone.
+
+    python -m tests.benchmarks.retrieval [--tokens 1000000] [--seeds 3] [--only mlm --only tlm --only tlm+contrast] [--work FOLDER] [--data FOLDER]
+
+    mlm            masked language modelling of the sentences, each language by itself
+    tlm            half the steps on pairs of a sentence and its English translation (translation language modelling)
+    tlm+contrast   a tenth of the tokens on contrast of word embeddings alone, then mlm, tlm and contrast of the encoder in equal parts
+
+    model   4 × 256, a vocabulary of 32,000, rows of 128 tokens, all on the same text; steps of each recipe so that the tokens are equal within a hundredth
+
+Score: for each of the pairs of tatoeba-v1, the share of the 1,000 sentences whose nearest English sentence by cosine is their translation (Artetxe and Schwenk 2019; XTREME),
+in percent, mean over languages. A sentence's vector is the mean over its tokens of one layer, the one that finds most translations among the held-out pairs of ntrex128
+(the same rule for every recipe). Tatoeba serves the score alone. Finished runs are kept in the work folder and are not run again.
+
+The last line is JSON: tatoeba_mlm, tatoeba_tlm, tatoeba_tlm_contrast (means over seeds), gain_tlm, gain_tlm_contrast (smallest gain over mlm of any seed).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from pipeline.model.build import build_masked_lm, training_module
+from pipeline.model.sizes import ModelSize
+from pipeline.text.normalise import normalise
+from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.engine import Alone
+from pipeline.training.loop import TrainSettings, train
+from pipeline.training.objectives.summed import pretraining_loss
+from pipeline.training.packed_rows import PackedRows
+from pipeline.training.precision import resolve_precision
+from stages.pretrain import Config
+from stages.pretrain.feeds import feed_of, planned_tokens
+from tests.benchmarks.prepared import Prepared, aligned_news, opened, prepare
+from tests.benchmarks.pretrain import DATA
+
+NAME = "retrieval"
+SIZE = (4, 256, 4, 1024)
+GLOBAL_BATCH = 32
+RATE = 1e-3
+BATCH = 250
+"""Sentences of a forward pass."""
+RECIPES: dict[str, dict[str, Any]] = {
+    "mlm": {"objectives": {"mlm": 1.0}},
+    "tlm": {"objectives": {"mlm": 0.5, "tlm": 0.5}},
+    "tlm+contrast": {
+        "objectives": {"mlm": 1.0, "tlm": 1.0, "contrast": 1.0},
+        "phases": [{"share": 0.1, "objectives": {"contrast": 1.0}, "contrast_on": "embeddings"}, {"share": 0.9}],
+    },
+}
+
+
+def settings(data: Path) -> dict[str, Any]:
+    """The pipeline file of the data stages."""
+    return {
+        "name": NAME,
+        "languages": "flores",
+        "stages": {
+            "ingest": {"sources": [aligned_news(data)], "pivot": "en"},
+            "heldout": {"share": 0.05},
+            "vocabulary": {"size": 32_000, "bitext": False},
+            "pack": {"length": 128},
+        },
+        "cluster": {"workers": 2},
+    }
+
+
+def config_for(recipe: str, prepared: Prepared, tokens: int) -> Config:
+    """The recipe with as many steps as the tokens are enough for."""
+
+    def planned(steps: int) -> int:
+        config = Config(steps=steps, global_batch=GLOBAL_BATCH, **RECIPES[recipe])
+        feed = feed_of(config, prepared.rows["train"], prepared.vocabulary_size, 0, prepared.pairs["train"])
+        return sum(planned_tokens(feed, steps).values())
+
+    steps = 1000
+    for _ in range(4):
+        steps = max(20, round(steps * tokens / planned(steps)))
+    return Config(steps=steps, global_batch=GLOBAL_BATCH, **RECIPES[recipe])
+
+
+def trained(recipe: str, prepared: Prepared, tokens: int, seed: int) -> tuple[Any, dict[str, float]]:
+    """The module, and what was done."""
+    config = config_for(recipe, prepared, tokens)
+    feed = feed_of(config, prepared.rows["train"], prepared.vocabulary_size, seed, prepared.pairs["train"])
+    module = training_module(
+        build_masked_lm(
+            ModelSize(*SIZE, prepared.length + 2, None), prepared.vocabulary_size, seed=seed, dropout=0.0, max_length=prepared.length
+        )
+    )
+    records: list[Any] = []
+    run = TrainSettings(
+        steps=config.steps, micro_batch=GLOBAL_BATCH, learning_rate=RATE, warmup_steps=round(config.warmup * config.steps), schedule=config.schedule,
+        weight_decay=config.weight_decay, betas=config.betas, eps=config.eps, clip=config.clip, precision=resolve_precision("auto", torch.device("cpu")),
+        log_every=50, seed=seed,
+    )  # fmt: skip
+    outcome = train(
+        run, module, feed, pretraining_loss, Alone(), resume_from=None, save=lambda *_: None, watch=records.extend, evaluate=None
+    )
+    return module.eval(), {
+        "steps": config.steps, "tokens": sum(outcome.tokens_by_language.values()), "seconds": outcome.seconds,
+    }  # fmt: skip
+
+
+@torch.no_grad()
+def vectors(module: Any, sentences: list[list[int]], most: int) -> npt.NDArray[np.float32]:
+    """[layers + 1, sentences, width]: mean over the tokens of each layer's output, that of the embeddings first; <s> and </s> do not count."""
+    order = sorted(range(len(sentences)), key=lambda at: len(sentences[at]))
+    found: npt.NDArray[np.float32] | None = None
+    for start in range(0, len(order), BATCH):
+        part = order[start : start + BATCH]
+        rows = [[0, *sentences[at][: most - 2], 2] for at in part]
+        longest = max(map(len, rows))
+        ids = torch.tensor([row + [1] * (longest - len(row)) for row in rows])
+        hidden = module.model(input_ids=ids, attention_mask=(ids != 1).long(), output_hidden_states=True).hidden_states
+        words = (ids > 2).unsqueeze(-1).float()
+        pooled = torch.stack([(layer.float() * words).sum(1) / words.sum(1).clamp_min(1) for layer in hidden]).numpy()
+        if found is None:
+            found = np.zeros((len(pooled), len(sentences), pooled.shape[2]), np.float32)
+        found[:, part] = pooled
+    assert found is not None
+    return found
+
+
+def accuracy(a_LND: npt.NDArray[np.float32], b_LND: npt.NDArray[np.float32]) -> list[float]:
+    """Of each layer: percent of sentences a whose nearest b by cosine is the one of the same number."""
+    found = []
+    for a_ND, b_ND in zip(a_LND, b_LND, strict=True):
+        scores = functional.normalize(torch.from_numpy(a_ND), dim=1) @ functional.normalize(torch.from_numpy(b_ND), dim=1).T
+        found.append(100 * float((scores.argmax(1) == torch.arange(len(a_ND))).float().mean()))
+    return found
+
+
+def sides(packed: PackedRows, most: int) -> tuple[list[list[int]], list[list[int]]]:
+    """The ids of both sides of at most so many pairs."""
+    spans = [
+        packed.shards[shard][int(start) : int(start) + int(length)].tolist()
+        for shard, start, length in zip(packed.span_shard, packed.span_start, packed.span_length, strict=True)
+    ][: 2 * most]
+    return spans[::2], spans[1::2]
+
+
+def best_layer(module: Any, prepared: Prepared) -> int:
+    """The layer that finds most translations among the held-out pairs."""
+    total: npt.NDArray[np.float64] | float = 0.0
+    for packed in prepared.pairs["heldout"].values():
+        a, b = sides(packed, 40)
+        total = total + np.array(accuracy(vectors(module, a, prepared.length), vectors(module, b, prepared.length)))
+    return int(np.argmax(total))
+
+
+def tatoeba(module: Any, prepared: Prepared, data: Path) -> dict[str, list[float]]:
+    """Pair -> percent found, by layer."""
+    tokenizer = Tokenizer(prepared.vocabulary.read_bytes())
+    found = {}
+    for path in sorted((data / "tatoeba-v1").glob("tatoeba.*-eng.eng")):
+        lang = path.name.split(".")[1].partition("-")[0]
+        both = []
+        for side in (path.with_suffix(f".{lang}"), path):
+            lines = [normalise(line) for line in side.read_text(encoding="utf-8").rstrip("\n").split("\n")]
+            both.append(vectors(module, [ids.tolist() for ids in tokenizer.encode(lines)], prepared.length))
+        found[lang] = accuracy(both[0], both[1])
+    return found
+
+
+def run(given: argparse.Namespace, prepared: Prepared, recipe: str, seed: int) -> float:
+    """The score of one training; from the work folder where it is finished."""
+    file = given.work / f"{recipe}-{given.tokens}-{seed}.json"
+    if not file.exists():
+        module, about = trained(recipe, prepared, given.tokens, seed)
+        layer = best_layer(module, prepared)
+        file.write_text(json.dumps({"layer": layer, "tatoeba": tatoeba(module, prepared, given.data), **about}))
+    made = json.loads(file.read_text())
+    score = math.fsum(layers[made["layer"]] for layers in made["tatoeba"].values()) / len(made["tatoeba"])
+    print(
+        f"{recipe}, seed {seed}: {made['steps']:,} steps, {made['tokens']:,} tokens in {made['seconds']:.0f} s; layer {made['layer']}: "
+        f"{score:.1f}% of {len(made['tatoeba'])} languages' sentences found",
+        flush=True,
+    )
+    return score
+
+
+def main() -> None:
+    """Train every recipe with every seed in turn, and print the figures as the last line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.retrieval")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="tokens of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each recipe")
+    parser.add_argument("--only", action="append", choices=tuple(RECIPES), help="a recipe; may be repeated")
+    parser.add_argument(
+        "--work", type=Path, default=Path.home() / "xlm-pipeline-benchmarks" / "retrieval", help="folder for all that is made"
+    )
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of real text")
+    given = parser.parse_args()
+    given.work, given.data = given.work.resolve(), given.data.resolve()
+    prepare(given.work / "text", settings(given.data))
+    prepared = opened(given.work / "text", NAME)
+    scores: dict[str, list[float]] = {}
+    for seed in range(given.seeds):
+        for recipe in given.only or RECIPES:
+            scores.setdefault(recipe, []).append(run(given, prepared, recipe, seed))
+    figures: dict[str, float | None] = {}
+    for recipe in RECIPES:
+        name = recipe.replace("+", "_")
+        mine = scores.get(recipe)
+        figures[f"tatoeba_{name}"] = round(math.fsum(mine) / len(mine), 2) if mine else None
+        if recipe != "mlm":
+            both = zip(mine or [], scores.get("mlm", []), strict=False)
+            figures[f"gain_{name}"] = round(min((a - b for a, b in both), default=math.nan), 2) if mine and "mlm" in scores else None
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()
