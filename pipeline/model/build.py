@@ -10,6 +10,7 @@ rank nor the number of threads enters. Weights are read from safetensors only, n
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,8 @@ from pipeline.model.architectures import KINDS, architecture_of, configuration_o
 from pipeline.model.library_lm import LibraryLM
 from pipeline.model.masked_lm import MaskedLM
 from pipeline.model.sizes import ModelSize
+
+_NOT_OF_THE_MODEL = ("_name_or_path", "name_or_path", "transformers_version", "id2label", "label2id")
 
 
 def build_masked_lm(
@@ -54,8 +57,8 @@ def model_from(config: PreTrainedConfig, seed: int) -> PreTrainedModel:
 
 def plain_configuration(config: PreTrainedConfig) -> dict[str, Any]:
     """A configuration as JSON holds it, with nothing of the place it was read from; `model_from_plain` takes it."""
-    plain: dict[str, Any] = config.to_dict()
-    return {name: value for name, value in sorted(plain.items()) if name not in ("_name_or_path", "name_or_path", "transformers_version")}
+    plain: dict[str, Any] = json.loads(config.to_json_string(use_diff=False))
+    return {name: value for name, value in sorted(plain.items()) if name not in _NOT_OF_THE_MODEL}
 
 
 def model_from_plain(plain: dict[str, Any], seed: int) -> PreTrainedModel:

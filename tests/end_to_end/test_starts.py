@@ -77,7 +77,8 @@ def test_a_start_of_another_vocabulary_is_refused_with_the_remedy(tmp_path: Path
     done = cli("run", tiny.make(tmp_path / "first"), "--until", "export")
     assert done.code == 0, done.text
     base = exported(tmp_path / "first", "tiny")
-    file = tiny.make(tmp_path / "second", languages=["en", "de"], stages={"pretrain": {"start": {"path": str(base)}}})
+    changed = {"vocabulary": {"size": 520}, "pretrain": {"start": {"path": str(base)}}}
+    file = tiny.make(tmp_path / "second", languages=["en", "de"], stages=changed)
     done = cli("run", file, "--until", "pretrain")
     assert done.code == 4, done.text
     assert "the model was trained with another vocabulary; set vocabulary.start.path to the tokenizer.json" in done.text
