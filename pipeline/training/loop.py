@@ -67,6 +67,10 @@ class TrainSettings:
     """Updates over which the rate climbs."""
     schedule: str = "linear"
     """A key of `schedule.SCHEDULES`."""
+    optimizer: str = "adamw"
+    """A name of `optimizers.KINDS`."""
+    momentum: float = 0.95
+    """Muon's."""
     weight_decay: float = 0.01
     """Decoupled; none for biases and layer norms."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -226,6 +230,8 @@ def _engine_settings(settings: TrainSettings, precision: str, accumulation: int)
         weight_decay=settings.weight_decay,
         clip=settings.clip,
         extra=settings.deepspeed,
+        optimizer=settings.optimizer,
+        momentum=settings.momentum,
     )
 
 
@@ -444,6 +450,7 @@ class _Run:
             world_size=self.gang.world_size,
             zero=self.engine.settings.zero,
             tokens_by_language=self._tokens(),
+            optimizer=self.engine.settings.optimizer,
         )
         self.save(done, self.engine, meta)
         self.gang.checkpointed()

@@ -97,6 +97,10 @@ class Config(Section):
     """Share of the steps over which the rate climbs."""
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt", "wsd"] = "linear"
     """Learning rate after warmup."""
+    optimizer: Literal["adamw", "stable_adamw", "muon"] = "adamw"
+    """AdamW; StableAdamW, which lowers the rate of a tensor whose gradient jumps (ModernBERT, mmBERT); or Muon for the layers' matrices and AdamW for the rest."""
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay; none for biases and layer norms."""
     betas: tuple[float, float] = (0.9, 0.98)

@@ -149,7 +149,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
     settings = TrainSettings(
         steps=config.steps, micro_batch=micro, learning_rate=config.learning_rate, warmup_steps=round(config.warmup * config.steps),
-        schedule=config.schedule, weight_decay=config.weight_decay, betas=config.betas, eps=config.eps, clip=config.clip, zero=config.zero,
+        schedule=config.schedule, optimizer=config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay, betas=config.betas, eps=config.eps, clip=config.clip, zero=config.zero,
         offload=config.offload, precision=config.precision, seed=derive(seed, "dropout") >> 1, log_every=config.log_every,
         checkpoint_every=config.checkpoint_every, evaluate_every=config.evaluate_every, deepspeed=dict(config.deepspeed),
     )  # fmt: skip
