@@ -55,6 +55,10 @@ class CheckpointMeta:
     """Tokens seen, padding not counted, by the language ids of the batches."""
     optimizer: str = "adamw"
     """Whose moments these are; see `optimizers.KINDS`."""
+    skips: tuple[tuple[int, int], ...] = ()
+    """Steps of the data left out, see `pipeline.skips`."""
+    recent: dict[str, list[list[float]]] = field(default_factory=dict)
+    """What spikes are told from, see `spikes.Watch`."""
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,7 @@ def _read_index(directory: Path) -> dict[str, Any]:
 def _meta(index: dict[str, Any]) -> CheckpointMeta:
     meta = dict(index["meta"])
     meta["tokens_by_language"] = {int(k): int(v) for k, v in meta["tokens_by_language"].items()}
+    meta["skips"] = tuple((int(first), int(stop)) for first, stop in meta.get("skips", ()))
     return CheckpointMeta(**meta)
 
 

@@ -16,11 +16,13 @@ from pipeline.errors import PipelineError
 from pipeline.model.build import build_masked_lm
 from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
 from pipeline.model.sizes import ModelSize
+from pipeline.skips import Skips
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
 from pipeline.training.deepspeed_config import EngineSettings
 from pipeline.training.engine import Alone, Engine
 from pipeline.training.loop import Record, TrainOutcome, TrainSettings, train
+from pipeline.training.spikes import SpikeRule
 from tests.training.harness import RankGang
 
 SIZE = ModelSize(2, 16, 2, 24, 514, None)
@@ -127,6 +129,8 @@ def run(
     global_batch: int = 8,
     poisoned_step: int = -1,
     loud: Sequence[int] = (),
+    spikes: SpikeRule | None = None,
+    skips: Skips | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """One training: its records, outcome and digest; checkpoints go to `keep`/STEP."""
@@ -151,6 +155,8 @@ def run(
             save=save,
             watch=records.extend,
             evaluate=None,
+            spikes=spikes,
+            skips=skips,
         )
     except PipelineError as problem:
         error = [type(problem).__name__, str(problem)]
@@ -230,6 +236,9 @@ def suite(gang: RankGang, folder: str) -> dict[str, Any]:
         results[f"whole-{name}"] = run(gang, checkpoint_every=3, keep=str(keep / f"whole-{name}"), **common)
         results[f"resumed-{name}"] = run(gang, resume_from=str(keep / f"whole-{name}" / "3"), **common)
     results["poisoned"] = run(gang, zero=2, micro_batch=4, steps=4, poisoned_step=2, log_every=100)
+    results["spiked"] = run(
+        gang, zero=1, micro_batch=4, steps=14, loud=(9,), checkpoint_every=8, spikes=SpikeRule(12.0, 0.0, 8), learning_rate=1e-3
+    )
     results["preempted"] = run(dataclasses.replace(gang, patience=1 if gang.rank else 100), micro_batch=4, steps=9, log_every=2)
     for zero in range(4):
         for precision in ("fp32", "bf16"):
