@@ -42,6 +42,8 @@ FP32, LOW = 4, 2
 """Bytes of a number in float32, and in bfloat16 or float16."""
 BUCKET_BYTES = 4 << 25
 """Gradients joined at a time at ZeRO 1 to 3; see `pipeline.training.deepspeed_config`."""
+WAVE_BYTES = 4 << 25
+"""Matrices that Muon has together at a time; see `pipeline.training.optimizers`."""
 HELD_LOGITS_BYTES = 1 << 29
 """Logits held at a time; see `pipeline.model.loss`."""
 
@@ -70,6 +72,8 @@ class Job:
     """Activations of one layer at a time (activation checkpointing)."""
     architecture: str = "xlm-r"
     """One of `pipeline.model.sizes.ARCHITECTURES`; activations are worked out for XLM-R's forward pass and are near for the others."""
+    optimizer: str = "adamw"
+    """A name of `pipeline.training.optimizers.KINDS`."""
     on_cpu: bool = False
     """Whether attention holds its probabilities where something is dropped, as it does on a CPU."""
 
@@ -77,6 +81,11 @@ class Job:
     def parameters(self) -> int:
         """Trainable ones."""
         return count_parameters(self.size, self.vocab_size, self.length + 2, self.architecture)
+
+    @property
+    def hidden_matrices(self) -> int:
+        """Elements of the layers' matrices, which are what Muon trains."""
+        return self.size.layers * (4 * self.size.hidden**2 + 2 * self.size.hidden * self.size.intermediate)
 
 
 @dataclass(frozen=True)
@@ -87,7 +96,7 @@ class Memory:
     gradients: int
     """All of them at the end of a backward pass."""
     optimizer: int
-    """Float32 copies of the weights where training is in another format or parted, and AdamW's two moments."""
+    """Float32 copies of the weights where training is in another format or parted, and AdamW's two moments (Muon's one, of the layers' matrices)."""
     activations: int
     logits: int
     """Logits and the gradient of the output embeddings."""
@@ -107,10 +116,14 @@ def rank_memory(job: Job) -> Memory:
     weights = weight * (share if job.zero == 3 else parameters)
     casts = LOW * (parameters - job.vocab_size * job.size.hidden) if is_low and not job.zero else 0
     optimizer = 8 * parameters if not job.zero else 12 * share
+    if job.optimizer == "muon":
+        optimizer -= FP32 * job.hidden_matrices // (ranks if job.zero else 1)
     if job.offload and not job.on_cpu:
         optimizer = 0
     gradients = FP32 * (parameters if job.zero < 2 else share)
     communication = _communication(job, parameters, share)
+    if job.optimizer == "muon":
+        communication += min(WAVE_BYTES, FP32 * job.hidden_matrices)
     activations, logits = _activations(job), _logits(job)
     carried = gradients if job.accumulation > 1 else 0
     # At stage 3 the layers' weights come together, once as they arrive and once as they are used.

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline.failpoint import failpoint
+from pipeline.skips import merged_without_undone
 from pipeline.storage import Storage
 
 Record = Mapping[str, float]
@@ -44,8 +45,5 @@ class Curve:
         return records, len(paths)
 
     def merged(self) -> list[dict[str, Any]]:
-        """One record a step in the order of steps; of a figure written twice the last counts (a resumed run writes some steps again)."""
-        by_step: dict[int, dict[str, Any]] = {}
-        for record in self.read()[0]:
-            by_step.setdefault(int(record["step"]), {}).update(record)
-        return [by_step[step] for step in sorted(by_step)]
+        """One record a step, those of steps that were undone left out; see `pipeline.skips.merged_without_undone`."""
+        return merged_without_undone(self.read()[0])

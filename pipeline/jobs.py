@@ -3,6 +3,9 @@
     checkpoints/  step-00000100/ … each complete once its checkpoint.json is there; the newest whole one is where a start goes on
 
 A checkpoint whose bytes are not those recorded is set apart (`damaged-…`) and the one before is taken.
+
+After a loss spike the gang goes on from a checkpoint some steps back and leaves out the data from there to the spike (`skips`). `skips.json` beside the checkpoints
+is what counts: it is written first, then checkpoints that were trained on data it leaves out are removed, again at each start, so a kill in between changes nothing.
 """
 
 from __future__ import annotations
@@ -15,14 +18,17 @@ from typing import Any
 
 from pipeline.cluster import Cluster, NodeLost, WorkerDied
 from pipeline.curve import Curve
-from pipeline.errors import IntegrityError
+from pipeline.errors import IntegrityError, StageError
+from pipeline.failpoint import failpoint
 from pipeline.gang_sizes import world_size
 from pipeline.progress import Progress
+from pipeline.skips import Rewinding, Skips
 from pipeline.storage import Storage
 
 log = logging.getLogger(__name__)
 
 INDEX = "checkpoint.json"
+SKIPS = "skips.json"
 LOOK_EVERY_S = 3.0
 _UNFINISHED = re.compile(r".*?/unfinished-[^/]+")
 
@@ -35,18 +41,22 @@ def checkpoints(storage: Storage, folder: str) -> list[str]:
 def run_gang(
     cluster: Cluster, storage: Storage, folder: str, entry: str, argument: dict[str, Any], *, global_batch: int, workers: int | tuple[int, int], name: str,
     max_restarts: int, deadline_s: float, on_poll: Callable[[], None], fence: Callable[[], None], curve: Curve, steps: int,
+    rewinding: Rewinding | None = None,
 ) -> list[Any]:  # fmt: skip
     """Run `entry` on a gang until it ends, going on from the newest whole checkpoint below `folder` at each start.
 
-    Returns the ranks' values; that of rank 0 has `about.interrupted`, true when it stopped early for a preemption.
+    The argument that `entry` gets has `resume`, a folder or None, and `skips`, the ranges of data steps to leave out.
+
+    Returns the ranks' values; that of rank 0 has `about.interrupted`, true when it stopped early for a preemption, and, where `rewinding` is given, may have
+    `about.spiked`: {"step": updates made before the spike, "reason": in words}.
 
     Raises:
-        PipelineError: as a rank raised it; or the gang lost workers more than `max_restarts` times.
+        PipelineError: as a rank raised it; or the gang lost workers more than `max_restarts` times, or spiked more than `rewinding.most` times.
     """
     with Progress(name.rpartition("-")[0], steps, "steps") as progress:
         watcher = _Watcher(curve, progress, on_poll)
         return _run_gang(
-            cluster, storage, folder, entry, argument, global_batch, workers, name, max_restarts, deadline_s, watcher.poll, fence
+            cluster, storage, folder, entry, argument, global_batch, workers, name, max_restarts, deadline_s, watcher.poll, fence, rewinding
         )  # fmt: skip
 
 
@@ -77,21 +87,33 @@ class _Watcher:
 
 def _run_gang(
     cluster: Cluster, storage: Storage, folder: str, entry: str, argument: dict[str, Any], global_batch: int, workers: int | tuple[int, int], name: str,
-    max_restarts: int, deadline_s: float, on_poll: Callable[[], int], fence: Callable[[], None],
+    max_restarts: int, deadline_s: float, on_poll: Callable[[], int], fence: Callable[[], None], rewinding: Rewinding | None,
 ) -> list[Any]:  # fmt: skip
     restarts = 0
     while True:
         fence()
         _clear_unfinished(storage, folder)
+        skips = read_skips(storage, folder)
+        _clear_undone(storage, folder, skips)
         whole = checkpoints(storage, folder)
         resume = whole[-1] if whole else None
         ranks = world_size(cluster, workers, global_batch)
         log.info("%s: %d rank(s)%s", name, ranks, f", going on from {resume.rpartition('/')[2]}" if resume else "")
         try:
             values = cluster.launch_gang(
-                entry, {**argument, "resume": resume}, workers=ranks, name=f"{name}-{restarts}", deadline_s=deadline_s, on_poll=on_poll
+                entry,
+                {**argument, "resume": resume, "skips": [list(each) for each in skips.ranges]},
+                workers=ranks,
+                name=f"{name}-{restarts}",
+                deadline_s=deadline_s,
+                on_poll=on_poll,
             )
-            if not values[0]["about"]["interrupted"]:
+            about = values[0]["about"]
+            if about.get("spiked"):
+                assert rewinding is not None, "a rule for spikes without a rule for going back"
+                _rewind(storage, folder, skips, rewinding, about["spiked"], name)
+                continue
+            if not about["interrupted"]:
                 return values
             log.info("%s: a node is taken away; a checkpoint was saved, the gang starts again elsewhere", name)
         except IntegrityError as error:
@@ -106,6 +128,50 @@ def _run_gang(
                 raise
             log.warning("%s; started again from the last whole checkpoint (%d of %d)", error, restarts, max_restarts)
             time.sleep(min(30.0, 2.0**restarts))
+
+
+def read_skips(storage: Storage, folder: str) -> Skips:
+    """What the run with its checkpoints below `folder` leaves out."""
+    return Skips.of((storage.read_json(f"{folder}/{SKIPS}") or {"ranges": []})["ranges"])
+
+
+def rewinds(storage: Storage, folder: str) -> list[dict[str, Any]]:
+    """Each time that the run went back: {"spike": step, from 1, "to": updates it went on from, "reason"}."""
+    return list((storage.read_json(f"{folder}/{SKIPS}") or {"rewinds": []})["rewinds"])
+
+
+def _rewind(storage: Storage, folder: str, skips: Skips, rewinding: Rewinding, spike: dict[str, Any], name: str) -> None:
+    """Leave out the data between a checkpoint and the spike; what was trained on them is removed at the next start.
+
+    Raises:
+        StageError: it has gone back as often as it may.
+    """
+    made, before = int(spike["step"]), rewinds(storage, folder)
+    if len(before) >= rewinding.most:
+        raise StageError(
+            f"{name}: a spike at step {made + 1} ({spike['reason']}), after going back {len(before)} time(s), which is the most; "
+            "lower learning_rate, lengthen warmup, or raise spike.most or the thresholds of spike"
+        )
+    steps = [int(path.rpartition("/step-")[2]) for path in checkpoints(storage, folder)]
+    back = max((step for step in steps if step <= made - rewinding.steps), default=min(steps, default=0))
+    after = skips.without(back, made)
+    log.warning(
+        "%s: a spike at step %d: %s; going on from step %d, %d steps of the data are left out (%d of %d times)",
+        name, made + 1, spike["reason"], back, after.count - skips.count, len(before) + 1, rewinding.most,
+    )  # fmt: skip
+    entry = {"spike": made + 1, "to": back, "reason": spike["reason"]}
+    storage.write_json(f"{folder}/{SKIPS}", {"ranges": [list(each) for each in after.ranges], "rewinds": [*before, entry]})
+    failpoint("rewind.after_skips")
+
+
+def _clear_undone(storage: Storage, folder: str, skips: Skips) -> None:
+    """Checkpoints that were trained on data left out since."""
+    for path in checkpoints(storage, folder) if skips.ranges else ():
+        meta = (storage.read_json(f"{path}/{INDEX}") or {}).get("meta", {})
+        if not skips.agrees(Skips.of(meta.get("skips", ())), int(meta.get("step", 0))):
+            storage.remove(f"{path}/{INDEX}")
+            failpoint("rewind.after_index")
+            storage.remove(path)
 
 
 def _clear_unfinished(storage: Storage, folder: str) -> None:

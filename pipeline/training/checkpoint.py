@@ -5,8 +5,8 @@
               each rank writes its files and takes their sha256; rank 0 gathers these and writes checkpoint.json
     loading   checkpoint.json -> sha256 of every file -> engine.write_state(): whole parameters, each rank takes its part
 
-A file holds `weight/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME`, float32, whole tensors: nothing in it knows of
-ranks or ZeRO stages, so it loads at any. What else a step depends on (rate, data, masks, dropout) is a function
+A file holds `weight/NAME`, `exp_avg/NAME` and `exp_avg_sq/NAME` (the last not of what Muon trains), float32, whole
+tensors: nothing in it knows of ranks or ZeRO stages, so it loads at any. What else a step depends on (rate, data, masks, dropout) is a function
 of seed and step, so no generator state is kept. No pickle is written or read.
 """
 
@@ -25,7 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from pipeline.errors import IntegrityError, StageError
-from pipeline.training.engine import MOMENTS, Engine
+from pipeline.training.engine import Engine
+from pipeline.training.optimizers import MOMENTS
 
 FORMAT = 1
 INDEX = "checkpoint.json"
@@ -52,6 +53,12 @@ class CheckpointMeta:
     """ZeRO stage that wrote it."""
     tokens_by_language: dict[int, int] = field(default_factory=dict)
     """Tokens seen, padding not counted, by the language ids of the batches."""
+    optimizer: str = "adamw"
+    """Whose moments these are; see `optimizers.KINDS`."""
+    skips: tuple[tuple[int, int], ...] = ()
+    """Steps of the data left out, see `pipeline.skips`."""
+    recent: dict[str, list[list[float]]] = field(default_factory=dict)
+    """What spikes are told from, see `spikes.Watch`."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def save(engine: Engine, directory: Path, meta: CheckpointMeta) -> tuple[str, ..
         if index not in waiting or failure is not None:
             continue  # but go on taking part in the gathering
         tensors = held.setdefault(index, {})
-        for part in PARTS:
+        for part in values:
             tensors[f"{part}/{name}"] = values[part].detach().to("cpu", torch.float32, copy=True).contiguous()
         waiting[index].discard(name)
         if not waiting[index]:
@@ -191,6 +198,7 @@ def load(engine: Engine, directory: Path) -> CheckpointMeta:
     try:
         index = _read_index(directory)
         _verify_files(directory, index)
+        _same_optimizer(engine.settings.optimizer, directory, index)
         _match(engine.parameter_shapes, directory, index)
     except (IntegrityError, StageError) as error:
         failure = error
@@ -276,6 +284,7 @@ def _read_index(directory: Path) -> dict[str, Any]:
 def _meta(index: dict[str, Any]) -> CheckpointMeta:
     meta = dict(index["meta"])
     meta["tokens_by_language"] = {int(k): int(v) for k, v in meta["tokens_by_language"].items()}
+    meta["skips"] = tuple((int(first), int(stop)) for first, stop in meta.get("skips", ()))
     return CheckpointMeta(**meta)
 
 
@@ -286,6 +295,14 @@ def _verify_files(directory: Path, index: dict[str, Any]) -> None:
             raise IntegrityError(f"{path}: missing from the checkpoint; use the one before it")
         if path.stat().st_size != file["bytes"] or _digest(path).hex() != file["sha256"]:
             raise IntegrityError(f"{path}: bytes differ from the sha256 in {INDEX}; use the checkpoint before it")
+
+
+def _same_optimizer(optimizer: str, directory: Path, index: dict[str, Any]) -> None:
+    found = _meta(index).optimizer
+    if found != optimizer:
+        raise StageError(
+            f"{directory}: written with optimizer {found}, this run has {optimizer}; resume with the optimizer it was trained with"
+        )
 
 
 def _match(shapes: dict[str, tuple[int, ...]], directory: Path, index: dict[str, Any]) -> None:
@@ -305,5 +322,6 @@ def _match(shapes: dict[str, tuple[int, ...]], directory: Path, index: dict[str,
 def _read_tensors(directory: Path, index: dict[str, Any], parts: tuple[str, ...]) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
     for file in index["files"]:
         with safe_open(directory / file["name"], framework="pt") as stored:
+            held = set(stored.keys())
             for name in file["parameters"]:
-                yield name, {part: stored.get_tensor(f"{part}/{name}") for part in parts}
+                yield name, {part: stored.get_tensor(f"{part}/{name}") for part in parts if f"{part}/{name}" in held}

@@ -45,13 +45,17 @@ class EngineSettings:
     """Largest gradient norm; 0 for no clipping."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """The user's own DeepSpeed settings, below ours."""
+    optimizer: str = "adamw"
+    """A name of `optimizers.KINDS`."""
+    momentum: float = 0.95
+    """Muon's."""
 
 
 _OWNED: dict[str, str] = {
     "train_batch_size": "global_batch",
     "train_micro_batch_size_per_gpu": "micro_batch",
     "gradient_accumulation_steps": "global_batch and micro_batch",
-    "optimizer": "learning_rate, betas, eps and weight_decay",
+    "optimizer": "optimizer, learning_rate, betas, eps, momentum and weight_decay",
     "scheduler": "schedule and warmup_steps",
     "gradient_clipping": "clip",
     "fp16": "precision",
@@ -81,6 +85,8 @@ def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
         raise ConfigError(f"zero: stage {settings.zero} does not exist; allowed: 0, 1, 2, 3")
     if settings.offload and settings.zero == 0:
         raise ConfigError("offload: true needs partitioned optimizer state; set zero to 1, 2 or 3")
+    if settings.optimizer not in ("adamw", "stable_adamw", "muon"):
+        raise ConfigError(f"optimizer: {settings.optimizer!r} is not known; allowed: adamw, stable_adamw, muon")
     if settings.precision not in ("fp32", "bf16"):
         raise ConfigError(f"precision: {settings.precision!r} is not resolved; allowed here: fp32, bf16")
     refuse_owned(settings.extra)
@@ -94,18 +100,10 @@ def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
             "allgather_bucket_size": _BUCKET_ELEMENTS,
         },
     }
-    adam = {
-        "lr": settings.learning_rate,
-        "betas": list(settings.betas),
-        "eps": settings.eps,
-        "weight_decay": settings.weight_decay,
-        "torch_adam": True,
-        "fused": True,  # one pass over the memory instead of ten; the same formula
-    }
     owned: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": settings.micro_batch,
         "gradient_accumulation_steps": settings.accumulation,
-        "optimizer": {"type": "AdamW", "params": adam},
+        **_optimizer(settings),
         # At stage 0 the engine below clips, since DeepSpeed then keeps the norm to itself.
         "gradient_clipping": settings.clip if settings.zero else 0.0,
         "zero_optimization": {"stage": settings.zero},
@@ -118,6 +116,20 @@ def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
     if settings.offload:
         owned["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
     return _merged(_merged(tunable, settings.extra), owned)
+
+
+def _optimizer(settings: EngineSettings) -> dict[str, Any]:
+    if settings.optimizer != "adamw":  # the engine hands one of ours over
+        return {"zero_allow_untested_optimizer": True, "zero_force_ds_cpu_optimizer": False}
+    adam = {
+        "lr": settings.learning_rate,
+        "betas": list(settings.betas),
+        "eps": settings.eps,
+        "weight_decay": settings.weight_decay,
+        "torch_adam": True,
+        "fused": True,  # one pass over the memory instead of ten; the same formula
+    }
+    return {"optimizer": {"type": "AdamW", "params": adam}}
 
 
 def refuse_owned(extra: Mapping[str, Any]) -> None:

@@ -2,8 +2,8 @@
 
     start:     module -> process group (the gang's, or one of our own for a single process) -> deepspeed.initialize
     backward:  Σ weight · nll of one micro-batch / weight of the whole step  × ranks   (DeepSpeed divides by ranks)
-    step:      reduced gradients -> norm -> clip -> AdamW at the given rate
-    state:     per parameter the float32 master weight and both Adam moments, whole, on every rank
+    step:      reduced gradients -> norm -> clip -> AdamW, or an optimizer of `optimizers`, at the given rate
+    state:     per parameter the float32 master weight and both Adam moments (of Muon its momentum), whole, on every rank
 
 So loss and gradient norm depend on neither ranks nor accumulation nor ZeRO stage. DeepSpeed's own division by the
 accumulation is switched off (`scale_wrt_gas=False`): micro-batches hold unequal numbers of masked positions.
@@ -30,7 +30,7 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -40,9 +40,8 @@ from torch import nn
 
 from pipeline.errors import StageError
 from pipeline.training.deepspeed_config import EngineSettings, deepspeed_config
-
-MOMENTS = ("exp_avg", "exp_avg_sq")
-"""Adam's state by the names PyTorch and DeepSpeed give it."""
+from pipeline.training.optimizers import PiecewiseOptimizer, is_hidden_matrix, state_names
+from pipeline.training.placement import flat_weights, kinds_of, pieces_of
 
 
 class Gang(Protocol):
@@ -105,7 +104,23 @@ def load_deepspeed() -> Any:
     logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
     # Would be compiled for a minute or two at the first start; it helps inference only.
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+    logging.getLogger("DeepSpeed").addFilter(_is_news)
     return deepspeed
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not that an optimizer of ours is unknown to DeepSpeed: it is tested here."""
+    return "untested optimizer" not in record.getMessage()
+
+
+def parameter_groups(parameters: Mapping[str, torch.Tensor], settings: EngineSettings) -> list[tuple[str, float, list[str]]]:
+    """(kind, weight decay, names) of each group of the optimizer that has a parameter; see `optimizers.KINDS`."""
+    rest = "adamw" if settings.optimizer == "muon" else settings.optimizer
+    found: dict[tuple[str, float], list[str]] = {}
+    for name, parameter in parameters.items():
+        kind = "muon" if settings.optimizer == "muon" and is_hidden_matrix(name, parameter) else rest
+        found.setdefault((kind, settings.weight_decay if decays(name, parameter) else 0.0), []).append(name)
+    return [(kind, decay, found[kind, decay]) for kind, decay in sorted(found, key=lambda each: (each[0], -each[1]))]
 
 
 class Engine:
@@ -147,20 +162,21 @@ class Engine:
         os.environ["LOCAL_RANK"] = str(gang.local_rank)
         os.environ["RANK"] = str(gang.rank)
         os.environ["WORLD_SIZE"] = str(gang.world_size)
-        named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
-        groups = [
-            {"params": [p for n, p in named if decays(n, p)], "weight_decay": settings.weight_decay},
-            {"params": [p for n, p in named if not decays(n, p)], "weight_decay": 0.0},
-        ]
+        named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+        groups = parameter_groups(named, settings)
+        own = _own_optimizer(groups, named, settings)
+        given: list[dict[str, Any]] = [{"params": [named[name] for name in names], "weight_decay": decay} for _, decay, names in groups]
         # It prints memory figures that no setting turns off, each after a full garbage collection.
         gc.freeze()
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                engine, *_ = deepspeed.initialize(model=module, model_parameters=groups, config=config, dist_init_required=False)
+                engine, *_ = deepspeed.initialize(
+                    model=module, optimizer=own, model_parameters=None if own else given, config=config, dist_init_required=False
+                )
         finally:
             gc.unfreeze()
         started = cls(deepspeed, engine, module, settings, gang, owns_group=owns_group)
-        started._create_moments()
+        started._create_moments(groups)
         return started
 
     @property
@@ -213,27 +229,30 @@ class Engine:
     # The float32 state, read and written parameter by parameter.
 
     def _flat_weights(self) -> list[torch.Tensor]:
-        """The tensors that AdamW updates, under whatever name this stage keeps them."""
-        optimizer = self._engine.optimizer
-        if self.settings.zero == 0:
-            return list(self._parameters.values())
-        for name in ("fp32_partitioned_groups_flat", "fp32_groups_flat_partition", "single_partition_of_fp32_groups"):
-            if hasattr(optimizer, name):
-                return list(getattr(optimizer, name))
-        raise StageError(f"training: {type(optimizer).__name__} keeps its float32 weights in an unknown place; use deepspeed 0.19.8 and on")
+        return flat_weights(self._engine.optimizer, self._parameters, self.settings.zero)
 
-    def _create_moments(self) -> None:
-        optimizer = self._engine.basic_optimizer
-        for weight in self._flat_weights():
+    def _create_moments(self, groups: list[tuple[str, float, list[str]]]) -> None:
+        optimizer, zero = self._engine.basic_optimizer, self.settings.zero
+        kinds, names = [kind for kind, _, _ in groups], [names for _, _, names in groups]
+        self._moments_of = {name: state_names(kind) for kind, _, own in groups for name in own}
+        weights = self._flat_weights()
+        for weight, kind in zip(weights, kinds_of(self._engine.optimizer, kinds, weights, names, self._parameters, zero), strict=True):
             optimizer.state[weight] = {
                 "step": torch.zeros((), dtype=torch.float32, device=weight.device),
-                **{name: torch.zeros_like(weight, requires_grad=False) for name in MOMENTS},
+                **{name: torch.zeros_like(weight, requires_grad=False) for name in state_names(kind)},
             }
-        if self.settings.zero in (1, 2):
+        if isinstance(optimizer, PiecewiseOptimizer):
+            pieces = pieces_of(self._engine.optimizer, self._parameters, names, zero, self.gang.rank)
+            optimizer.place(pieces, device=self.device, rank=self.gang.rank, ranks=self.gang.world_size, is_partitioned=zero > 0)
+        if zero in (1, 2):
             self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
+    def moments(self, name: str) -> tuple[str, ...]:
+        """What the optimizer keeps of a parameter, beside its weight."""
+        return self._moments_of[name]
+
     def read_state(self) -> Iterator[tuple[str, dict[str, torch.Tensor]]]:
-        """(name, {"weight", "exp_avg", "exp_avg_sq"}) of each parameter, whole, float32, on every rank; collective.
+        """(name, {"weight", *moments(name)}) of each parameter, whole, float32, on every rank; collective.
 
         The tensors may be the live ones: copy what outlives the next item.
         """
@@ -242,9 +261,9 @@ class Engine:
         for name, parameter in self._parameters.items():
             if self.settings.zero == 0:
                 state = self._engine.basic_optimizer.state[parameter]
-                yield name, {"weight": parameter.detach(), **{moment: state[moment] for moment in MOMENTS}}
+                yield name, {"weight": parameter.detach(), **{moment: state[moment] for moment in self.moments(name)}}
             else:
-                moments = {moment: safe_get_full_optimizer_state(parameter, moment) for moment in MOMENTS}
+                moments = {moment: safe_get_full_optimizer_state(parameter, moment) for moment in self.moments(name)}
                 yield name, {"weight": safe_get_full_fp32_param(parameter), **moments}
 
     @torch.no_grad()
@@ -259,26 +278,26 @@ class Engine:
             parameter = self._parameters[name]
             if self.settings.zero == 0:
                 parameter.copy_(values["weight"])
-                for moment in MOMENTS:
+                for moment in self.moments(name):
                     self._engine.basic_optimizer.state[parameter][moment].copy_(values[moment])
             elif self.settings.zero == 3:
-                self._write_partition(parameter, values)
+                self._write_partition(parameter, values, self.moments(name))
             else:
-                self._write_fragment(parameter, values)
+                self._write_fragment(parameter, values, self.moments(name))
         if self.settings.zero in (1, 2):
             self._engine.optimizer.update_lp_params()
         for weight in self._flat_weights():
             self._engine.basic_optimizer.state[weight]["step"].fill_(step)
 
-    def _write_fragment(self, parameter: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
+    def _write_fragment(self, parameter: torch.Tensor, values: dict[str, torch.Tensor], moments: tuple[str, ...]) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
 
         on_device = {key: value.to(self.device) for key, value in values.items()}
         safe_set_full_fp32_param(parameter, on_device["weight"])
-        for moment in MOMENTS:
+        for moment in moments:
             safe_set_full_optimizer_state(parameter, on_device[moment], moment)
 
-    def _write_partition(self, parameter: torch.Tensor, values: dict[str, torch.Tensor]) -> None:
+    def _write_partition(self, parameter: torch.Tensor, values: dict[str, torch.Tensor], moments: tuple[str, ...]) -> None:
         from deepspeed.utils import safe_set_local_fp32_param, safe_set_local_optimizer_state
 
         with self._deepspeed.zero.GatheredParameters([parameter], modifier_rank=0):
@@ -291,7 +310,7 @@ class Engine:
             return torch.nn.functional.pad(mine, (0, size - mine.numel())).to(self.device)
 
         safe_set_local_fp32_param(parameter, part(values["weight"]))
-        for moment in MOMENTS:
+        for moment in moments:
             safe_set_local_optimizer_state(parameter, part(values[moment]), moment)
 
     def sum_over_ranks(self, values: torch.Tensor) -> torch.Tensor:
@@ -312,3 +331,18 @@ class Engine:
         self._engine.destroy()
         if self._owns_group:
             self._deepspeed.comm.destroy_process_group()
+
+
+def _own_optimizer(
+    groups: list[tuple[str, float, list[str]]], parameters: Mapping[str, torch.nn.Parameter], settings: EngineSettings
+) -> PiecewiseOptimizer | None:
+    """None where DeepSpeed makes the optimizer: PyTorch's AdamW."""
+    if settings.optimizer == "adamw":
+        return None
+    return PiecewiseOptimizer(
+        [{"params": [parameters[name] for name in names], "weight_decay": decay, "kind": kind} for kind, decay, names in groups],
+        lr=settings.learning_rate,
+        betas=settings.betas,
+        eps=settings.eps,
+        momentum=settings.momentum,
+    )

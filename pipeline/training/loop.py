@@ -10,7 +10,7 @@ it is seeded from (seed, step, rank, micro-batch) just before each forward pass.
 the steps it would have made. At another world size the batches, the rate and the former dropout are the same and only the order of additions differs.
 
 Each step sums [loss, tokens] over ranks in float64, so every rank knows when the loss stops being a number, and
-all stop together, before the update is made.
+all stop together, before the update is made. With a rule for spikes (`spikes`) all end together at one, saving nothing: the outcome says why.
 
 Shapes: B rows, T tokens a row, M masked positions.
 """
@@ -33,6 +33,7 @@ from torch import nn
 
 from pipeline.errors import ConfigError, StageError
 from pipeline.model.documents import runs
+from pipeline.skips import Skips
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
 from pipeline.training.counter import bits, derive
@@ -42,12 +43,13 @@ from pipeline.training.mixing import StepFeed
 from pipeline.training.objectives.contrast import contrasted
 from pipeline.training.precision import resolve_precision
 from pipeline.training.schedule import multiplier
+from pipeline.training.spikes import Skipping, SpikeRule, Watch
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, float]
 """One step: step, loss (again as loss/OBJECTIVE where the feed tells), gradient_norm, learning_rate, tokens, tokens_per_second, seconds, fill (tokens over places);
-with a meter flops_per_second of all ranks and mfu, their share of the most that the devices compute; evaluation's own keys where it ran."""
+skipped_steps where a part of the data is left out; with a meter flops_per_second of all ranks and mfu, their share of the most that the devices compute; evaluation's own keys where it ran."""
 
 LossFn = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 """(module, batch) -> Σ weight · nll, a float32 scalar."""
@@ -67,6 +69,10 @@ class TrainSettings:
     """Updates over which the rate climbs."""
     schedule: str = "linear"
     """A key of `schedule.SCHEDULES`."""
+    optimizer: str = "adamw"
+    """A name of `optimizers.KINDS`."""
+    momentum: float = 0.95
+    """Muon's."""
     weight_decay: float = 0.01
     """Decoupled; none for biases and layer norms."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -125,6 +131,8 @@ class TrainOutcome:
     """Micro-batches per rank and step."""
     world_size: int
     """Ranks."""
+    spiked: str | None = None
+    """Why the step after `steps` was a spike; nothing of it was saved."""
 
 
 def micro_batch_count(global_batch: int, world_size: int, micro_batch: int) -> int:
@@ -170,6 +178,8 @@ def train(
     watch: Callable[[list[Record]], None],
     evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
     meter: Meter | None = None,
+    spikes: SpikeRule | None = None,
+    skips: Skips | None = None,
 ) -> TrainOutcome:
     """Train `module` to `settings.steps` updates; called by every rank with the same arguments.
 
@@ -184,6 +194,8 @@ def train(
         watch: given the records since its last call, on rank 0 only.
         evaluate: (module, step) -> figures for the record of that step; called on all ranks, module in eval mode, no gradients.
         meter: puts rates of useful work into the records.
+        spikes: what ends the run as a spike; none: nothing does.
+        skips: steps of the data that are left out.
 
     Raises:
         ConfigError: settings that do not fit together.
@@ -199,8 +211,9 @@ def train(
     if recorded is not None and settings.precision not in ("auto", recorded):
         log.warning("precision: %s is asked for and ignored; the checkpoint was trained in %s, which is kept", settings.precision, recorded)
     engine = Engine.start(module, _engine_settings(settings, _of_rank_0(precision, gang), accumulation), gang)
+    skipping = Skipping(feed, skips or Skips())
     try:
-        return _Run(settings, engine, feed, loss_fn, gang, save, watch, evaluate, meter).go(resume_from)
+        return _Run(settings, engine, skipping, loss_fn, gang, save, watch, evaluate, meter, spikes or SpikeRule()).go(resume_from)
     finally:
         engine.close()
 
@@ -226,6 +239,8 @@ def _engine_settings(settings: TrainSettings, precision: str, accumulation: int)
         weight_decay=settings.weight_decay,
         clip=settings.clip,
         extra=settings.deepspeed,
+        optimizer=settings.optimizer,
+        momentum=settings.momentum,
     )
 
 
@@ -242,6 +257,10 @@ def _with_last(items: Iterable[Any]) -> Iterator[tuple[Any, bool]]:
     yield current, True
 
 
+class _SpikedError(Exception):
+    """A step is a spike; raised on every rank."""
+
+
 class _Run:
     """The state of one call of `train`: what has been seen, and the records not yet handed on."""
 
@@ -249,13 +268,14 @@ class _Run:
         self,
         settings: TrainSettings,
         engine: Engine,
-        feed: StepFeed,
+        feed: Skipping,
         loss_fn: LossFn,
         gang: Gang,
         save: Callable[[int, Engine, CheckpointMeta], None],
         watch: Callable[[list[Record]], None],
         evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
         meter: Meter | None,
+        rule: SpikeRule,
     ) -> None:
         self.settings = settings
         self.meter = meter
@@ -270,13 +290,19 @@ class _Run:
         self.tokens_here = np.zeros(1, dtype=np.int64)  # this rank, since then, by language id
         self.records: list[Record] = []
         self.dropout_key = derive(settings.seed, "dropout")
+        self.spikes = Watch(rule)
 
     def go(self, resume_from: Path | None) -> TrainOutcome:
         settings, started = self.settings, time.perf_counter()
         done = saved = self._resume(resume_from)
         loss, interrupted = float("nan"), False
         while done < settings.steps and not interrupted:
-            record = self._step(done)
+            try:
+                record = self._step(done)
+                self._judge(done, record)
+            except _SpikedError as spike:
+                self._hand_on()
+                return self._outcome(done, loss, started, spiked=str(spike))
             done += 1
             loss = record["loss"]
             last = done == settings.steps
@@ -292,6 +318,9 @@ class _Run:
                 saved = done
         if saved != done:
             self._save(done)
+        return self._outcome(done, loss, started, interrupted=interrupted)
+
+    def _outcome(self, done: int, loss: float, started: float, *, interrupted: bool = False, spiked: str | None = None) -> TrainOutcome:
         return TrainOutcome(
             steps=done,
             final_loss=loss,
@@ -301,13 +330,30 @@ class _Run:
             precision=self.engine.settings.precision,
             accumulation=self.engine.settings.accumulation,
             world_size=self.gang.world_size,
+            spiked=spiked,
         )
+
+    def _judge(self, step: int, record: Record) -> None:
+        """Raise `_SpikedError` where the step is a spike; its record is handed on all the same."""
+        if not self.spikes.rule.is_on:
+            return
+        reason = self.spikes.judge(self.feed.phase(step), self.feed.objective_at(step), record["loss"], record["gradient_norm"])
+        # The figures are sums over the ranks; should one rank round otherwise, it must not be left alone.
+        if int(self.engine.max_over_ranks(torch.tensor([int(reason is not None)]))[0]):
+            self.records.append(record)
+            raise _SpikedError(reason or "another rank found it")
 
     def _resume(self, resume_from: Path | None) -> int:
         if resume_from is None:
             return 0
         meta = checkpoint.load(self.engine, resume_from)
-        if meta.next_sample != meta.step * self.feed.global_batch:
+        earlier = Skips.of(meta.skips)
+        if not self.feed.skips.agrees(earlier, meta.step):
+            raise StageError(
+                f"training: the checkpoint of step {meta.step} was trained with the data steps {earlier.ranges} left out, "
+                f"this run leaves out {self.feed.skips.ranges}; resume from a checkpoint before the first difference"
+            )
+        if meta.next_sample != earlier.data_step(meta.step) * self.feed.global_batch:
             raise ConfigError(
                 f"training: the checkpoint stands at step {meta.step}, sequence {meta.next_sample}; with a global batch of "
                 f"{self.feed.global_batch} that is another place in the data; resume with the global batch it was trained with"
@@ -315,6 +361,7 @@ class _Run:
         if meta.step > self.settings.steps:
             raise ConfigError(f"steps: {self.settings.steps}, but the checkpoint stands at step {meta.step}; ask for at least as many")
         self.tokens_before = dict(meta.tokens_by_language)
+        self.spikes = Watch(self.spikes.rule, meta.recent)
         return meta.step
 
     def _step(self, step: int) -> Record:
@@ -351,8 +398,7 @@ class _Run:
         engine.step(rate)
         self._require_finite("gradient norm", engine.grad_norm(), step)
         seconds = time.perf_counter() - started
-        objective_of = getattr(self.feed, "objective_at", None)
-        objective = None if objective_of is None else objective_of(step)
+        objective = self.feed.objective_at(step)
         return {
             "step": step + 1,
             "loss": mean_loss,
@@ -363,6 +409,7 @@ class _Run:
             "tokens_per_second": float(sums[1]) / seconds,
             "seconds": seconds,
             "fill": float(sums[1] / sums[3]),
+            **({"skipped_steps": float(self.feed.skips.count)} if self.feed.skips.count else {}),
             **self._rates(objective, sums, weight, seconds),
         }
 
@@ -388,6 +435,8 @@ class _Run:
     def _require_finite(self, what: str, value: float, step: int) -> None:
         """Both figures are the same on every rank, so all raise or none."""
         if not math.isfinite(value):
+            if self.spikes.rule.is_on:
+                raise _SpikedError(f"{what} is {value}")
             self._hand_on()
             raise StageError(
                 f"training: {what} is {value} at step {step + 1}; nothing of that step was saved. "
@@ -439,11 +488,14 @@ class _Run:
     def _save(self, done: int) -> None:
         meta = CheckpointMeta(
             step=done,
-            next_sample=done * self.feed.global_batch,
+            next_sample=self.feed.skips.data_step(done) * self.feed.global_batch,
             precision=self.engine.settings.precision,
             world_size=self.gang.world_size,
             zero=self.engine.settings.zero,
             tokens_by_language=self._tokens(),
+            optimizer=self.engine.settings.optimizer,
+            skips=self.feed.skips.ranges,
+            recent=self.spikes.recent,
         )
         self.save(done, self.engine, meta)
         self.gang.checkpointed()

@@ -85,6 +85,21 @@ class Start(Section):
     be those of the vocabulary: set `vocabulary.start.path` to its tokenizer.json, which may cut it and let it grow, and the embedding's rows follow."""
 
 
+class Spikes(Section):
+    """What counts as a loss spike, and how the run goes back from one: to a checkpoint before it, leaving out the data from there to the spike (as PaLM's training did)."""
+
+    loss: float = Field(0.0, ge=0)
+    """Robust standard deviations that the loss of a step may lie above the median of its objective's last steps, say 10; 0 does not watch it."""
+    gradient: float = Field(0.0, ge=0)
+    """The same of the gradient norm."""
+    window: int = Field(128, ge=8)
+    """Steps of an objective that make the median; nothing is judged before there are so many."""
+    rewind: int = Field(100, ge=1)
+    """Steps before the spike at which the run goes on at the latest; from the oldest checkpoint where all are newer."""
+    most: int = Field(5, ge=0)
+    """Times the run may go back before it fails."""
+
+
 class Config(Section):
     """Settings of pretrain."""
 
@@ -110,6 +125,10 @@ class Config(Section):
     """Share of the steps over which the rate climbs."""
     schedule: Literal["linear", "cosine", "constant", "inverse_sqrt", "wsd"] = "linear"
     """Learning rate after warmup."""
+    optimizer: Literal["adamw", "stable_adamw", "muon"] = "adamw"
+    """AdamW; StableAdamW, which lowers the rate of a tensor whose gradient jumps (ModernBERT, mmBERT); or Muon for the layers' matrices and AdamW for the rest."""
+    momentum: float = Field(0.95, ge=0, lt=1)
+    """Muon's."""
     weight_decay: float = Field(0.01, ge=0)
     """Decoupled weight decay; none for biases and layer norms."""
     betas: tuple[float, float] = (0.9, 0.98)
@@ -118,6 +137,8 @@ class Config(Section):
     """Adam's epsilon."""
     clip: float = Field(1.0, ge=0)
     """Largest gradient norm; 0 does not clip."""
+    spike: Spikes = Spikes()
+    """What is done about loss spikes; by default nothing, and a loss that is no number ends the run. Where one is watched, such a loss counts as a spike too."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Dropout of hidden states and attention."""
     attention: Literal["rows", "documents"] = "rows"

@@ -97,7 +97,8 @@ def _job(config: Config, machines: Machines, size: ModelSize, architecture: str,
     predicted = max(_predicted(part.objectives, part.mask_rate, length) for part in parts_of(config))
     return Job(
         size, vocabulary, length, micro, -(-share // micro), machines.ranks, zero, precision, config.dropout, predicted,
-        offload=config.offload and zero > 0, recompute=config.activation_checkpointing, architecture=architecture, on_cpu=on_cpu,
+        offload=config.offload and zero > 0, recompute=config.activation_checkpointing, architecture=architecture, optimizer=config.optimizer,
+        on_cpu=on_cpu,
     )  # fmt: skip
 
 
@@ -146,7 +147,7 @@ def _time(config: Config, machines: Machines, job: Job) -> Iterator[str]:
 
 
 def _storage(config: Config, job: Job, machines: Machines) -> Iterator[str]:
-    checkpoint = 12 * job.parameters
+    checkpoint = 12 * job.parameters - (4 * job.hidden_matrices if job.optimizer == "muon" else 0)
     yield f"storage: a checkpoint {checkpoint / GIB:,.1f} GiB, {config.keep + 1} at a time {checkpoint * (config.keep + 1) / GIB:,.1f} GiB; exported model {4 * job.parameters / GIB:,.1f} GiB"
     if not machines.text_bytes:
         yield "storage of the data stages: give the size of the corpus with --text-gb"

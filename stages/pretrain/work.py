@@ -13,7 +13,8 @@ from pipeline.artifacts.vocabulary import MODEL_FILE, ROWS_FILE
 from pipeline.curve import Curve
 from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
-from pipeline.jobs import INDEX, checkpoints, run_gang
+from pipeline.jobs import INDEX, checkpoints, rewinds, run_gang
+from pipeline.skips import Rewinding, Skips
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Published, Storage, canonical
 from pipeline.training.objectives import ON_PAIRS
@@ -51,6 +52,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         context.cluster(), storage, folder, "stages.pretrain.work:train_rank", argument, global_batch=config.global_batch, workers=given.workers,
         name=f"{context.instance}-{context.key[:8]}", max_restarts=config.max_restarts, deadline_s=given.deadline_s, on_poll=context.on_poll,
         fence=context.fence, curve=Curve(storage, context.spool), steps=config.steps,
+        rewinding=Rewinding(config.spike.rewind, config.spike.most),
     )  # fmt: skip
     return _publish(config, values[0], output, context, folder)
 
@@ -80,7 +82,10 @@ def _publish(config: Config, outcome: dict[str, Any], output: Output, context: C
     for old in checkpoints(context.storage, folder)[:-1]:
         context.storage.remove(old)
     summary = held["summary"]
-    warnings = []
+    warnings = [
+        f"a spike at step {each['spike']} ({each['reason']}): trained again from step {each['to']} without the data up to there"
+        for each in rewinds(context.storage, folder)
+    ]
     if "mlm" in names_of(config) and "loss" in summary and summary["loss"] > summary["corpus_unigram"]:
         warnings.append(
             f"held-out loss {summary['loss']:.3f} is above the corpus-wide unigram baseline {summary['corpus_unigram']:.3f}: train longer"
@@ -135,6 +140,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from pipeline.training.counter import derive
     from pipeline.training.loop import TrainSettings, train
     from pipeline.training.objectives.summed import pretraining_loss
+    from pipeline.training.spikes import SpikeRule
     from stages.pretrain import measures
     from stages.pretrain.effort import meter_of
     from stages.pretrain.feeds import feed_of, planned_tokens
@@ -160,7 +166,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
     settings = TrainSettings(
         steps=config.steps, micro_batch=micro, learning_rate=config.learning_rate, warmup_steps=round(config.warmup * config.steps),
-        schedule=config.schedule, weight_decay=config.weight_decay, betas=config.betas, eps=config.eps, clip=config.clip, zero=config.zero,
+        schedule=config.schedule, optimizer=config.optimizer, momentum=config.momentum, weight_decay=config.weight_decay, betas=config.betas, eps=config.eps, clip=config.clip, zero=config.zero,
         offload=config.offload, precision=config.precision, seed=derive(seed, "dropout") >> 1, log_every=config.log_every,
         checkpoint_every=config.checkpoint_every, evaluate_every=config.evaluate_every, deepspeed=dict(config.deepspeed),
     )  # fmt: skip
@@ -193,11 +199,15 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
                 storage.write_json(f"{argument['checkpoints']}/objectives-{step}.json", others)
         save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=config.keep)
 
+    skips = Skips.of(argument["skips"])
     resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
     outcome = train(
         settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate,
-        meter=meter_of(config, size, architecture, vocab_size, gang),
+        meter=meter_of(config, size, architecture, vocab_size, gang), skips=skips,
+        spikes=SpikeRule(config.spike.loss, config.spike.gradient, config.spike.window),
     )  # fmt: skip
+    if outcome.spiked is not None:
+        return {"about": {"interrupted": False, "spiked": {"step": outcome.steps, "reason": outcome.spiked}}}
     if gang.rank != 0 or outcome.interrupted:
         return {"about": {"interrupted": outcome.interrupted}}
     if held and not final:
@@ -232,6 +242,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         "steps": outcome.steps,
         "tokens": {languages[number]: count for number, count in outcome.tokens_by_language.items()},
         "planned_tokens": planned_tokens(feed, config.steps),
+        "skips": [list(each) for each in skips.ranges],
         "final_loss": None if outcome.final_loss != outcome.final_loss else outcome.final_loss,
         "heldout": {
             "loss": loss,

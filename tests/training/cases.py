@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,16 +16,20 @@ from pipeline.errors import PipelineError
 from pipeline.model.build import build_masked_lm
 from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
 from pipeline.model.sizes import ModelSize
+from pipeline.skips import Skips
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
 from pipeline.training.deepspeed_config import EngineSettings
 from pipeline.training.engine import Alone, Engine
 from pipeline.training.loop import Record, TrainOutcome, TrainSettings, train
+from pipeline.training.spikes import SpikeRule
 from tests.training.harness import RankGang
 
 SIZE = ModelSize(2, 16, 2, 24, 514, None)
 VOCAB = 51  # odd, so that parts of its parameters need padding
 PLACES = 10
+OPTIMIZERS: dict[str, Any] = {"steps": 6, "clip": 0.0, "loud": (3,), "learning_rate": 5e-2}
+"""Of the runs that compare optimizers with their formulas: a gradient that jumps and is not clipped is what StableAdamW is for."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,8 @@ class TinyFeed:
 
     global_batch: int = 8
     poisoned_step: int = -1
+    loud: tuple[int, ...] = ()
+    """Steps whose predictions weigh eight times as much as the step says, so that loss and gradient jump."""
 
     def row(self, step: int, sample: int) -> tuple[npt.NDArray[np.int64], int, int, int]:
         """(ids, length, masked positions, language) of one sequence, whatever the cut."""
@@ -71,6 +77,8 @@ class TinyFeed:
                     ids[b, m] = VOCAB - 1
         if step == self.poisoned_step:
             weights[0] = float("inf")
+        if step in self.loud:
+            weights = [8 * weight for weight in weights]
         return Batch(
             ids,
             attention,
@@ -120,6 +128,9 @@ def run(
     keep: str | None = None,
     global_batch: int = 8,
     poisoned_step: int = -1,
+    loud: Sequence[int] = (),
+    spikes: SpikeRule | None = None,
+    skips: Skips | None = None,
     **changes: Any,
 ) -> dict[str, Any]:
     """One training: its records, outcome and digest; checkpoints go to `keep`/STEP."""
@@ -137,13 +148,15 @@ def run(
         outcome = train(
             settings(**changes),
             module,
-            TinyFeed(global_batch, poisoned_step),
+            TinyFeed(global_batch, poisoned_step, tuple(loud)),
             masked_lm_loss,
             gang,
             resume_from=None if resume_from is None else Path(resume_from),
             save=save,
             watch=records.extend,
             evaluate=None,
+            spikes=spikes,
+            skips=skips,
         )
     except PipelineError as problem:
         error = [type(problem).__name__, str(problem)]
@@ -168,14 +181,17 @@ def run_all(gang: RankGang, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [run(dataclasses.replace(gang, patience=one.pop("patience", gang.patience)), **one) for one in runs]
 
 
-def exercise_checkpoint(gang: RankGang, folder: str, zero: int, precision: str) -> dict[str, Any]:
+def exercise_checkpoint(gang: RankGang, folder: str, zero: int, precision: str, optimizer: str = "adamw") -> dict[str, Any]:
     """Writes arbitrary state, saves, reads it back into a second engine: what differs is returned."""
-    engine_settings = EngineSettings(zero, False, precision, 4, 1, 1e-3, (0.9, 0.98), 1e-6, 0.01, 1.0)
+    engine_settings = EngineSettings(zero, False, precision, 4, 1, 1e-3, (0.9, 0.98), 1e-6, 0.01, 1.0, optimizer=optimizer)
     directory = Path(folder) / f"{zero}-{precision}"
     first = Engine.start(tiny_module(seed=1), engine_settings, gang)
-    before = {name: arbitrary_state(name, shape) for name, shape in first.parameter_shapes.items()}
+    before = {
+        name: {part: value for part, value in arbitrary_state(name, shape).items() if part in ("weight", *first.moments(name))}
+        for name, shape in first.parameter_shapes.items()
+    }
     first.write_state(iter(before.items()), step=12)
-    files = checkpoint.save(first, directory, CheckpointMeta(12, 96, precision, gang.world_size, zero, {3: 5}))
+    files = checkpoint.save(first, directory, CheckpointMeta(12, 96, precision, gang.world_size, zero, {3: 5}, optimizer))
     first.close()
     second = Engine.start(tiny_module(seed=2), engine_settings, gang)
     meta = checkpoint.load(second, directory)
@@ -220,9 +236,28 @@ def suite(gang: RankGang, folder: str) -> dict[str, Any]:
         results[f"whole-{name}"] = run(gang, checkpoint_every=3, keep=str(keep / f"whole-{name}"), **common)
         results[f"resumed-{name}"] = run(gang, resume_from=str(keep / f"whole-{name}" / "3"), **common)
     results["poisoned"] = run(gang, zero=2, micro_batch=4, steps=4, poisoned_step=2, log_every=100)
+    results["spiked"] = run(
+        gang, zero=1, micro_batch=4, steps=14, loud=(9,), checkpoint_every=8, spikes=SpikeRule(12.0, 0.0, 8), learning_rate=1e-3
+    )
     results["preempted"] = run(dataclasses.replace(gang, patience=1 if gang.rank else 100), micro_batch=4, steps=9, log_every=2)
     for zero in range(4):
         for precision in ("fp32", "bf16"):
             results[f"state-{zero}-{precision}"] = exercise_checkpoint(gang, str(keep / "state"), zero, precision)
+    results |= optimizer_suite(gang, keep)
     results["unwritable"] = run(gang, micro_batch=4, steps=1, keep="/proc/nowhere" if gang.rank else str(keep / "unwritable"))
+    return results
+
+
+def optimizer_suite(gang: RankGang, keep: Path) -> dict[str, Any]:
+    """The optimizers of our own at every stage, accumulation and place of their state."""
+    results: dict[str, Any] = {}
+    for optimizer in ("stable_adamw", "muon"):
+        for zero in range(4):
+            for micro in (4, 1):
+                name = f"{optimizer}-{zero}-{4 // micro}"
+                saved: dict[str, Any] = {"checkpoint_every": 2, "keep": str(keep / name)} if (zero, micro) == (2, 4) else {}
+                results[name] = run(gang, optimizer=optimizer, zero=zero, micro_batch=micro, **OPTIMIZERS, **saved)
+        for zero in (1, 3):
+            results[f"state-{optimizer}-{zero}"] = exercise_checkpoint(gang, str(keep / f"state-{optimizer}"), zero, "fp32", optimizer)
+            results[f"{optimizer}-{zero}-offload"] = run(gang, optimizer=optimizer, zero=zero, micro_batch=2, offload=True, **OPTIMIZERS)
     return results

@@ -118,3 +118,20 @@ def test_the_plan_of_a_file_says_what_it_needs_and_creates_nothing(tmp_path: Pat
         refused = cli("plan", TOP, "--capacity", *wrong)
         assert refused.code == 2 and said in refused.text
     assert "says nothing of what it needs; those that do: pretrain" in cli("plan", TOP, "dedup", "--capacity").text
+
+
+def test_muon_is_planned_with_one_moment_of_the_layers_matrices() -> None:
+    size = ModelSize(*SHAPE, 130, None)
+    common: dict[str, Any] = {
+        "length": 128,
+        "micro_batch": 4,
+        "accumulation": 1,
+        "ranks": 2,
+        "precision": "bf16",
+        "dropout": 0.1,
+        "predicted": 19,
+    }
+    matrices = 12 * (4 * 768 * 768 + 2 * 768 * 3072)
+    for zero, share in ((0, 1), (1, 2), (3, 2)):
+        adamw, muon = (rank_memory(Job(size, VOCAB, zero=zero, optimizer=name, **common)).optimizer for name in ("adamw", "muon"))
+        assert adamw - muon == 4 * matrices // share
