@@ -30,6 +30,7 @@ from pipeline.errors import ConfigError
 from pipeline.model.sizes import ARCHITECTURES, POSITION_OFFSET, ModelSize
 
 BOS_ID, PAD_ID, EOS_ID = 0, 1, 2
+_SPECIAL = {"bos_token_id": BOS_ID, "pad_token_id": PAD_ID, "eos_token_id": EOS_ID}
 LAYER_NORM_EPS = 1e-5  # XLM-R's; the library's default for this class is 1e-12
 
 
@@ -59,13 +60,17 @@ class Kind:
     anatomy: Callable[[Any], Anatomy]
 
 
+def _shape(size: ModelSize, vocab_size: int) -> dict[str, Any]:
+    """What most configurations of the library call alike."""
+    return {
+        "vocab_size": vocab_size, "hidden_size": size.hidden, "num_hidden_layers": size.layers, "num_attention_heads": size.heads,
+        "intermediate_size": size.intermediate, **_SPECIAL,
+    }  # fmt: skip
+
+
 def _xlm_r(size: ModelSize, vocab_size: int, dropout: float, max_length: int) -> PreTrainedConfig:
     return XLMRobertaConfig(
-        vocab_size=vocab_size,
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=size.intermediate,
+        **_shape(size, vocab_size),
         hidden_act="gelu",
         hidden_dropout_prob=dropout,
         attention_probs_dropout_prob=dropout,
@@ -73,9 +78,6 @@ def _xlm_r(size: ModelSize, vocab_size: int, dropout: float, max_length: int) ->
         type_vocab_size=1,
         initializer_range=0.02,
         layer_norm_eps=LAYER_NORM_EPS,
-        bos_token_id=BOS_ID,
-        pad_token_id=PAD_ID,
-        eos_token_id=EOS_ID,
         tie_word_embeddings=True,
         use_cache=False,
     )
@@ -101,27 +103,18 @@ def _xlm(size: ModelSize, vocab_size: int, dropout: float, max_length: int) -> P
         use_lang_emb=False,
         mask_index=vocab_size - 1,
         mask_token_id=vocab_size - 1,
-        bos_token_id=BOS_ID,
-        pad_token_id=PAD_ID,
-        eos_token_id=EOS_ID,
+        **_SPECIAL,
     )
 
 
 def _modernbert(size: ModelSize, vocab_size: int, dropout: float, max_length: int) -> PreTrainedConfig:
     return ModernBertConfig(
-        vocab_size=vocab_size,
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=size.intermediate,
+        **_shape(size, vocab_size),
         max_position_embeddings=max_length,
         attention_dropout=dropout,
         embedding_dropout=dropout,
         mlp_dropout=dropout,
-        bos_token_id=BOS_ID,
         cls_token_id=BOS_ID,
-        pad_token_id=PAD_ID,
-        eos_token_id=EOS_ID,
         sep_token_id=EOS_ID,
     )
 
@@ -129,18 +122,11 @@ def _modernbert(size: ModelSize, vocab_size: int, dropout: float, max_length: in
 def _eurobert(size: ModelSize, vocab_size: int, dropout: float, max_length: int) -> PreTrainedConfig:
     """Departure from Boizard et al. (2025): tied embeddings; and dropout, which there is none of, is of the attention alone."""
     return EuroBertConfig(
-        vocab_size=vocab_size,
-        hidden_size=size.hidden,
-        num_hidden_layers=size.layers,
-        num_attention_heads=size.heads,
-        intermediate_size=size.intermediate,
+        **_shape(size, vocab_size),
         max_position_embeddings=max_length,
         attention_dropout=dropout,
         tie_word_embeddings=True,
         mask_token_id=vocab_size - 1,
-        bos_token_id=BOS_ID,
-        pad_token_id=PAD_ID,
-        eos_token_id=EOS_ID,
         use_cache=False,
     )
 
