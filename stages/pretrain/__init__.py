@@ -107,6 +107,8 @@ class Config(Section):
     """Named size of the encoder; see pipeline/model/sizes.py."""
     architecture: Literal["xlm-r", "xlm", "modernbert", "eurobert"] = "xlm-r"
     """Kind of encoder, a class of `transformers` each; xlm-r has a faster forward pass of our own."""
+    output_bias: Literal["unigram", "zero"] = "unigram"
+    """Where the output bias starts: at the logarithm of each id's frequency in what is trained on, or at zero as in XLM-R, which then learns it first."""
     start: Start | None = None
     """Go on from this model instead of random weights; `model` and `architecture` are then its own."""
     objectives: Mapping[str, float] = Field(default_factory=lambda: {"mlm": 1.0})

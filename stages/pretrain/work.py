@@ -144,6 +144,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from stages.pretrain import measures
     from stages.pretrain.effort import meter_of
     from stages.pretrain.feeds import feed_of, planned_tokens
+    from stages.pretrain.frequencies import begin_with, log_frequencies
     from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
     from stages.pretrain.models import model_of
     from stages.pretrain.rows import packed_rows
@@ -171,6 +172,8 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         checkpoint_every=config.checkpoint_every, evaluate_every=config.evaluate_every, deepspeed=dict(config.deepspeed),
     )  # fmt: skip
     model = model_of(config, argument, storage, vocab_size=vocab_size, length=length)
+    if config.output_bias == "unigram" and config.start is None:
+        begin_with(model, log_frequencies(rows["train"], planned_tokens(feed, config.steps), vocab_size))
     size, architecture, about_model = size_of(model.config), architecture_of(model), plain_configuration(model.config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     module = training_module(model, recompute=config.activation_checkpointing)
