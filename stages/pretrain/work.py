@@ -6,6 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from pipeline.artifacts.vocabulary import MODEL_FILE
@@ -14,6 +15,7 @@ from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
 from pipeline.jobs import INDEX, checkpoints, rewinds, run_gang
 from pipeline.model.sizes import count_parameters, named_size
+from pipeline.retention import Retention, retain
 from pipeline.skips import Rewinding, Skips
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Published, Storage, canonical
@@ -69,8 +71,8 @@ def _publish(config: Config, outcome: dict[str, Any], output: Output, context: C
     records = Curve(context.storage, context.spool).merged()
     held = outcome["training"]["heldout"]
     _plots(records, held, output)
-    for old in checkpoints(context.storage, folder)[:-1]:
-        context.storage.remove(old)
+    # What the settings ask for beside the last stays with the work of this run, not in its artifact.
+    retain(context.storage, folder, Retention(1, config.keep_best, config.keep_every))
     summary = held["summary"]
     warnings = [
         f"a spike at step {each['spike']} ({each['reason']}): trained again from step {each['to']} without the data up to there"
@@ -165,9 +167,10 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     final: dict[str, tuple[float, int]] = {}
     others: dict[str, measures.Sums] = {}
     measured_at = -1
+    held_out: float | None = None
 
     def evaluate(trained: Any, step: int) -> dict[str, float]:
-        nonlocal final, others, measured_at
+        nonlocal final, others, measured_at, held_out
         measured_at = step
         others = measures.measure(trained, config, held, held_pairs, vocab_size, gang.rank, gang.world_size)
         extra = {f"heldout/{name}/loss": mean_over_languages(by_lang) for name, by_lang in measures.means(others).items() if by_lang}
@@ -176,7 +179,8 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         within = config.attention == "documents"
         final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size, within_documents=within)
         by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
-        return {"heldout/loss": mean_over_languages(by_lang), **{f"heldout/{lang}": value for lang, value in by_lang.items()}, **extra}
+        held_out = mean_over_languages(by_lang)
+        return {"heldout/loss": held_out, **{f"heldout/{lang}": value for lang, value in by_lang.items()}, **extra}
 
     def save(step: int, engine: Any, meta: Any) -> None:
         # Before the checkpoint is whole, so that a run killed behind the last one finds what was measured there.
@@ -184,7 +188,10 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
             storage.write_json(f"{argument['checkpoints']}/heldout-{step}.json", {lang: list(pair) for lang, pair in final.items()})
             if others:
                 storage.write_json(f"{argument['checkpoints']}/objectives-{step}.json", others)
-        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=config.keep)
+        if measured_at == step and held_out is not None:
+            meta = replace(meta, heldout_loss=held_out)
+        keep = Retention(config.keep, config.keep_best, config.keep_every)
+        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=keep)
 
     skips = Skips.of(argument["skips"])
     resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
