@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from pipeline.artifacts.vocabulary import MODEL_FILE
@@ -136,7 +136,15 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from stages.pretrain import measures
     from stages.pretrain.effort import meter_of
     from stages.pretrain.feeds import feed_of, planned_tokens
-    from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
+    from stages.pretrain.heldout import (
+        bits_per_byte,
+        by_byte,
+        bytes_of_pieces,
+        held_out_loss,
+        masked_bytes,
+        mean_over_languages,
+        unigram_baselines,
+    )
     from stages.pretrain.rows import packed_rows
 
     storage = Storage.at(argument["root"], argument["attempt"])
@@ -163,11 +171,16 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     model = build_masked_lm(named_size(config.model), vocab_size, seed=seed, dropout=config.dropout, max_length=length)
     module = MaskedLM(model, recompute=config.activation_checkpointing)
-    curve = Curve(storage, argument["spool"])
+    curve, languages = Curve(storage, argument["spool"]), (*sorted(rows["train"]), *sorted(pairs))
     final: dict[str, tuple[float, int]] = {}
     others: dict[str, measures.Sums] = {}
     measured_at = -1
     held_out: float | None = None
+
+    @cache
+    def covered() -> dict[str, int]:
+        vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
+        return masked_bytes(held, bytes_of_pieces(vocabulary), vocab_size) if held else {}
 
     def evaluate(trained: Any, step: int) -> dict[str, float]:
         nonlocal final, others, measured_at, held_out
@@ -180,7 +193,12 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size, within_documents=within)
         by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
         held_out = mean_over_languages(by_lang)
-        return {"heldout/loss": held_out, **{f"heldout/{lang}": value for lang, value in by_lang.items()}, **extra}
+        return {
+            "heldout/loss": held_out,
+            **{f"heldout/{lang}": value for lang, value in by_lang.items()},
+            **by_byte(final, covered()),
+            **extra,
+        }
 
     def save(step: int, engine: Any, meta: Any) -> None:
         # Before the checkpoint is whole, so that a run killed behind the last one finds what was measured there.
@@ -198,6 +216,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     outcome = train(
         settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate,
         meter=meter_of(config, vocab_size, gang), spikes=SpikeRule(config.spike.loss, config.spike.gradient, config.spike.window), skips=skips,
+        languages=languages,
     )  # fmt: skip
     if outcome.spiked is not None:
         return {"about": {"interrupted": False, "spiked": {"step": outcome.steps, "reason": outcome.spiked}}}
@@ -213,16 +232,13 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     if baselines is None:
         baselines = unigram_baselines(rows["train"], held, vocab_size) if held else {"corpus_unigram": {}, "language_unigram": {}}
         storage.write_json(argument["baselines"], baselines)
-    vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
-    covered = masked_bytes(held, bytes_of_pieces(vocabulary), vocab_size) if held else {}
-    bits = {lang: nats / math.log(2) / covered[lang] for lang, (nats, _) in sorted(final.items()) if covered.get(lang)}
+    bits = bits_per_byte(final, covered())
     loss = {lang: nats / count for lang, (nats, count) in sorted(final.items()) if count}
     measured = {"loss": loss, "bits_per_byte": bits, **baselines}
     summary = {name: mean_over_languages(values) for name, values in sorted(measured.items()) if values}
     losses = measures.means(others)
     against = measures.baselines(config, rows["train"], held, pairs, held_pairs, vocab_size) if others else {}
     summary |= measures.summary(losses, against)
-    languages = (*sorted(rows["train"]), *sorted(pairs))
     training = {
         "model": config.model,
         "parameters": count_parameters(named_size(config.model), vocab_size, length + 2),
