@@ -1,6 +1,8 @@
 """Checkpoints in storage, from the ranks' side: saved into a folder of their own, which becomes a checkpoint by one rename.
 
 On an object store there is no rename: the files go up first, and the index, written last, makes them a checkpoint.
+
+After each one those that nothing asks for are removed (`retention`).
 """
 
 from __future__ import annotations
@@ -12,7 +14,8 @@ from typing import Any
 import torch.distributed as dist
 
 from pipeline.failpoint import failpoint
-from pipeline.jobs import INDEX, checkpoints
+from pipeline.jobs import INDEX
+from pipeline.retention import Retention, retain
 from pipeline.storage import Storage
 from pipeline.training import checkpoint
 
@@ -26,8 +29,8 @@ def start_folder(storage: Storage, folder: str) -> Path:
     return Path(storage.cache) / folder
 
 
-def save_checkpoint(storage: Storage, folder: str, step: int, engine: Any, meta: Any, gang: Any, *, keep: int) -> None:
-    """Save step `step` below `folder` and remove all but the newest `keep`; collective.
+def save_checkpoint(storage: Storage, folder: str, step: int, engine: Any, meta: Any, gang: Any, *, keep: Retention) -> None:
+    """Save step `step` below `folder` and remove those that `keep` does not name; collective.
 
     Raises:
         StageError: a rank could not write; the checkpoint before stays.
@@ -51,7 +54,6 @@ def save_checkpoint(storage: Storage, folder: str, step: int, engine: Any, meta:
         else:
             storage.write(f"{folder}/{name}/{INDEX}", (unfinished / INDEX).read_bytes())
         failpoint("checkpoint.after_rename")
-        for old in checkpoints(storage, folder)[:-keep]:
-            storage.remove(old)
+        retain(storage, folder, keep)
     if gang.world_size > 1:
         dist.barrier()

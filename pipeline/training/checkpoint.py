@@ -59,6 +59,8 @@ class CheckpointMeta:
     """Steps of the data left out, see `pipeline.skips`."""
     recent: dict[str, list[list[float]]] = field(default_factory=dict)
     """What spikes are told from, see `spikes.Watch`."""
+    heldout_loss: float | None = None
+    """Where it was measured at this step."""
 
 
 @dataclass(frozen=True)

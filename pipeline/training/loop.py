@@ -22,7 +22,7 @@ import hashlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,14 @@ from pipeline.training.objectives.contrast import contrasted
 from pipeline.training.precision import resolve_precision
 from pipeline.training.schedule import multiplier
 from pipeline.training.spikes import Skipping, SpikeRule, Watch
+from pipeline.training.watching import Busy, peak_memory
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, float]
 """One step: step, loss (again as loss/OBJECTIVE where the feed tells), gradient_norm, learning_rate, tokens, tokens_per_second, seconds, fill (tokens over places);
-skipped_steps where a part of the data is left out; with a meter flops_per_second of all ranks and mfu, their share of the most that the devices compute; evaluation's own keys where it ran."""
+skipped_steps where a part of the data is left out; with a meter flops_per_second of all ranks and mfu, their share of the most that the devices compute; every `log_every` steps skew (the slowest rank's computing time over the mean, since the last such record) and memory_bytes (peak, of the fullest rank);
+where evaluated tokens/LANGUAGE so far and evaluation's own keys."""
 
 LossFn = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
 """(module, batch) -> Σ weight · nll, a float32 scalar."""
@@ -180,6 +182,7 @@ def train(
     meter: Meter | None = None,
     spikes: SpikeRule | None = None,
     skips: Skips | None = None,
+    languages: Sequence[str] = (),
 ) -> TrainOutcome:
     """Train `module` to `settings.steps` updates; called by every rank with the same arguments.
 
@@ -196,6 +199,7 @@ def train(
         meter: puts rates of useful work into the records.
         spikes: what ends the run as a spike; none: nothing does.
         skips: steps of the data that are left out.
+        languages: names of the languages' numbers, for the records; none leaves tokens by language out of these.
 
     Raises:
         ConfigError: settings that do not fit together.
@@ -213,7 +217,9 @@ def train(
     engine = Engine.start(module, _engine_settings(settings, _of_rank_0(precision, gang), accumulation), gang)
     skipping = Skipping(feed, skips or Skips())
     try:
-        return _Run(settings, engine, skipping, loss_fn, gang, save, watch, evaluate, meter, spikes or SpikeRule()).go(resume_from)
+        return _Run(settings, engine, skipping, loss_fn, gang, save, watch, evaluate, meter, spikes or SpikeRule(), languages).go(
+            resume_from
+        )
     finally:
         engine.close()
 
@@ -276,6 +282,7 @@ class _Run:
         evaluate: Callable[[nn.Module, int], Mapping[str, float]] | None,
         meter: Meter | None,
         rule: SpikeRule,
+        languages: Sequence[str],
     ) -> None:
         self.settings = settings
         self.meter = meter
@@ -291,6 +298,8 @@ class _Run:
         self.records: list[Record] = []
         self.dropout_key = derive(settings.seed, "dropout")
         self.spikes = Watch(rule)
+        self.languages = languages
+        self.busy = Busy(engine.device)
 
     def go(self, resume_from: Path | None) -> TrainOutcome:
         settings, started = self.settings, time.perf_counter()
@@ -306,8 +315,10 @@ class _Run:
             done += 1
             loss = record["loss"]
             last = done == settings.steps
-            if self.evaluate is not None and (last or _due(done, settings.evaluate_every)):
+            if last or _due(done, settings.evaluate_every):
                 record.update(self._evaluate(done))
+            if last or _due(done, settings.log_every):
+                record.update(self._about_ranks())
             self.records.append(record)
             if last or _due(done, settings.log_every):
                 # Asked as rarely as is logged, since the answer may need a barrier.
@@ -380,9 +391,12 @@ class _Run:
             return tensors_of(batch, engine.device) | self._about_rows(batch)
 
         batches = self.feed.micro_batches(step, gang.rank, gang.world_size, settings.micro_batch)
+        self.busy.start()
         for batch, last in _with_last(contrasted(batches, engine, fields)):
             seen += self._count_tokens(batch)
             loss = self.loss_fn(engine.module, fields(batch, count))
+            if last:
+                self.busy.stop()
             loss_sum += loss.detach().double()
             engine.backward(loss / weight, last=last)
             count += 1
@@ -470,12 +484,21 @@ class _Run:
                 totals[language] = totals.get(language, 0) + tokens
         return dict(sorted(totals.items()))
 
+    def _about_ranks(self) -> Record:
+        seconds, memory = self.busy.seconds(), float(peak_memory(self.engine.device))
+        mean = float(self.engine.sum_over_ranks(torch.tensor([seconds], dtype=torch.float64))[0]) / self.gang.world_size
+        slowest, most = self.engine.max_over_ranks(torch.tensor([seconds, memory], dtype=torch.float64)).tolist()
+        return {"skew": slowest / mean if mean else 1.0, "memory_bytes": most}
+
     def _evaluate(self, done: int) -> Mapping[str, float]:
-        assert self.evaluate is not None
+        tokens = {f"tokens/{self.languages[number]}": float(count) for number, count in self._tokens().items()} if self.languages else {}
+        return tokens if self.evaluate is None else {**tokens, **self._measured(self.evaluate, done)}
+
+    def _measured(self, evaluate: Callable[[nn.Module, int], Mapping[str, float]], done: int) -> Mapping[str, float]:
         # DeepSpeed's own `eval` leaves the flag of its outer module as it was.
         nn.Module.train(self.engine.module, False)
         with torch.no_grad():
-            return self.evaluate(self.engine.module, done)
+            return evaluate(self.engine.module, done)
 
     def _preempted(self) -> bool:
         return bool(int(self.engine.max_over_ranks(torch.tensor([int(self.gang.preempted())]))[0]))

@@ -15,6 +15,7 @@ from pipeline.curve import Curve
 from pipeline.gang_sizes import default_micro_batch
 from pipeline.jobs import checkpoints, run_gang
 from pipeline.labelled import read_split
+from pipeline.retention import Retention
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Storage, canonical
 from stages.finetune import Config
@@ -136,7 +137,7 @@ def _train(gang: Any, argument: dict[str, Any], slot: str) -> dict[str, Any]:
         curve.append([{name if name == "step" else prefix + name: value for name, value in record.items()} for record in records])
 
     def save(step: int, engine: Any, meta: Any) -> None:
-        save_checkpoint(storage, folder, step, engine, meta, gang, keep=1)
+        save_checkpoint(storage, folder, step, engine, meta, gang, keep=Retention(1))
 
     whole = checkpoints(storage, folder)
     resume = start_folder(storage, whole[-1]) if whole else None

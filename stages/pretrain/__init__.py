@@ -96,7 +96,7 @@ class Spikes(Section):
     """Steps of an objective that make the median; nothing is judged before there are so many."""
     rewind: int = Field(100, ge=1)
     """Steps before the spike at which the run goes on at the latest; from the oldest checkpoint where all are newer."""
-    most: int = Field(5, ge=0)
+    most: int = outside(5, ge=0)
     """Times the run may go back before it fails."""
 
 
@@ -174,7 +174,11 @@ class Config(Section):
     checkpoint_every: int = outside(1_000, ge=0)
     """Steps between checkpoints; 0 saves the last only."""
     keep: int = outside(2, ge=1)
-    """Checkpoints kept while training."""
+    """Newest checkpoints kept while training."""
+    keep_best: int = outside(0, ge=0)
+    """Checkpoints of the lowest held-out loss kept beside them, of those made at a step that evaluate_every names; they stay after training, in the run's work folder."""
+    keep_every: int = outside(0, ge=0)
+    """Checkpoints at each multiple of so many steps kept beside them, also after training; 0 keeps none for that."""
     evaluate_every: int = outside(0, ge=0)
     """Steps between evaluations on the held-out text; 0 evaluates at the end only."""
     log_every: int = outside(10, ge=1)
@@ -200,6 +204,18 @@ class Config(Section):
                 raise ValueError("architecture: xlm takes no mask between tokens, which attention: documents and clm need; choose another")
             if self.activation_checkpointing:
                 raise ValueError("architecture: xlm has no activation_checkpointing; leave it out or choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_kept_is_made(self) -> Config:
+        if self.keep_best and not self.evaluate_every:
+            raise ValueError(
+                "keep_best goes by the held-out loss of a checkpoint's step; give evaluate_every, best equal to checkpoint_every"
+            )
+        if self.keep_every and (not self.checkpoint_every or self.keep_every % self.checkpoint_every):
+            raise ValueError(
+                f"keep_every {self.keep_every} must be a multiple of checkpoint_every {self.checkpoint_every}: other steps have none"
+            )
         return self
 
     @model_validator(mode="after")

@@ -72,6 +72,19 @@ def masked_bytes(held: Mapping[str, PackedRows], piece_bytes: np.ndarray[Any, np
     return {lang: int(total[i]) for i, lang in enumerate(languages)}
 
 
+def bits_per_byte(sums: Mapping[str, tuple[float, int]], covered: Mapping[str, int]) -> dict[str, float]:
+    """Language -> bits for each UTF-8 byte of its masked pieces, of sums of nats; `covered` is what `masked_bytes` gave."""
+    return {lang: nats / math.log(2) / covered[lang] for lang, (nats, _) in sorted(sums.items()) if covered.get(lang)}
+
+
+def by_byte(sums: Mapping[str, tuple[float, int]], covered: Mapping[str, int]) -> dict[str, float]:
+    """`perplexity/LANG` and `bits_per_byte/LANG` for the record of a step, and `heldout/bits_per_byte`, in which each language weighs the same."""
+    bits = bits_per_byte(sums, covered)
+    found = {f"perplexity/{lang}": math.exp(min(700.0, nats / count)) for lang, (nats, count) in sorted(sums.items()) if count}
+    found |= {f"bits_per_byte/{lang}": value for lang, value in bits.items()}
+    return found | ({"heldout/bits_per_byte": mean_over_languages(bits)} if bits else {})
+
+
 def bytes_of_pieces(model: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
     """[V] UTF-8 bytes that each id stands for; special ids stand for none."""
     from pipeline.text.tokenizer import SPACE, Tokenizer

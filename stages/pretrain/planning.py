@@ -148,7 +148,8 @@ def _time(config: Config, machines: Machines, job: Job) -> Iterator[str]:
 
 def _storage(config: Config, job: Job, machines: Machines) -> Iterator[str]:
     checkpoint = 12 * job.parameters - (4 * job.hidden_matrices if job.optimizer == "muon" else 0)
-    yield f"storage: a checkpoint {checkpoint / GIB:,.1f} GiB, {config.keep + 1} at a time {checkpoint * (config.keep + 1) / GIB:,.1f} GiB; exported model {4 * job.parameters / GIB:,.1f} GiB"
+    kept = config.keep + config.keep_best + (config.steps // config.keep_every if config.keep_every else 0) + 1
+    yield f"storage: a checkpoint {checkpoint / GIB:,.1f} GiB, {kept} at a time {checkpoint * kept / GIB:,.1f} GiB; exported model {4 * job.parameters / GIB:,.1f} GiB"
     if not machines.text_bytes:
         yield "storage of the data stages: give the size of the corpus with --text-gb"
         return

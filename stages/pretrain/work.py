@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from pipeline import fetching
@@ -14,6 +15,7 @@ from pipeline.curve import Curve
 from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
 from pipeline.jobs import INDEX, checkpoints, rewinds, run_gang
+from pipeline.retention import Retention, retain
 from pipeline.skips import Rewinding, Skips
 from pipeline.stage import Context, Input, Output, Summary
 from pipeline.storage import Published, Storage, canonical
@@ -79,8 +81,8 @@ def _publish(config: Config, outcome: dict[str, Any], output: Output, context: C
     records = Curve(context.storage, context.spool).merged()
     held = outcome["training"]["heldout"]
     _plots(records, held, output)
-    for old in checkpoints(context.storage, folder)[:-1]:
-        context.storage.remove(old)
+    # What the settings ask for beside the last stays with the work of this run, not in its artifact.
+    retain(context.storage, folder, Retention(1, config.keep_best, config.keep_every))
     summary = held["summary"]
     warnings = [
         f"a spike at step {each['spike']} ({each['reason']}): trained again from step {each['to']} without the data up to there"
@@ -145,7 +147,15 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from stages.pretrain.effort import meter_of
     from stages.pretrain.feeds import feed_of, planned_tokens
     from stages.pretrain.frequencies import begin_with, log_frequencies
-    from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
+    from stages.pretrain.heldout import (
+        bits_per_byte,
+        by_byte,
+        bytes_of_pieces,
+        held_out_loss,
+        masked_bytes,
+        mean_over_languages,
+        unigram_baselines,
+    )
     from stages.pretrain.models import model_of
     from stages.pretrain.rows import packed_rows
 
@@ -177,13 +187,19 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     size, architecture, about_model = size_of(model.config), architecture_of(model), plain_configuration(model.config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     module = training_module(model, recompute=config.activation_checkpointing)
-    curve = Curve(storage, argument["spool"])
+    curve, languages = Curve(storage, argument["spool"]), (*sorted(rows["train"]), *sorted(pairs))
     final: dict[str, tuple[float, int]] = {}
     others: dict[str, measures.Sums] = {}
     measured_at = -1
+    held_out: float | None = None
+
+    @cache
+    def covered() -> dict[str, int]:
+        vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
+        return masked_bytes(held, bytes_of_pieces(vocabulary), vocab_size) if held else {}
 
     def evaluate(trained: Any, step: int) -> dict[str, float]:
-        nonlocal final, others, measured_at
+        nonlocal final, others, measured_at, held_out
         measured_at = step
         others = measures.measure(trained, config, held, held_pairs, vocab_size, gang.rank, gang.world_size)
         extra = {f"heldout/{name}/loss": mean_over_languages(by_lang) for name, by_lang in measures.means(others).items() if by_lang}
@@ -192,7 +208,13 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         within = config.attention == "documents"
         final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size, within_documents=within)
         by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
-        return {"heldout/loss": mean_over_languages(by_lang), **{f"heldout/{lang}": value for lang, value in by_lang.items()}, **extra}
+        held_out = mean_over_languages(by_lang)
+        return {
+            "heldout/loss": held_out,
+            **{f"heldout/{lang}": value for lang, value in by_lang.items()},
+            **by_byte(final, covered()),
+            **extra,
+        }
 
     def save(step: int, engine: Any, meta: Any) -> None:
         # Before the checkpoint is whole, so that a run killed behind the last one finds what was measured there.
@@ -200,13 +222,16 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
             storage.write_json(f"{argument['checkpoints']}/heldout-{step}.json", {lang: list(pair) for lang, pair in final.items()})
             if others:
                 storage.write_json(f"{argument['checkpoints']}/objectives-{step}.json", others)
-        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=config.keep)
+        if measured_at == step and held_out is not None:
+            meta = replace(meta, heldout_loss=held_out)
+        keep = Retention(config.keep, config.keep_best, config.keep_every)
+        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=keep)
 
     skips = Skips.of(argument["skips"])
     resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
     outcome = train(
         settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate,
-        meter=meter_of(config, size, architecture, vocab_size, gang), skips=skips,
+        meter=meter_of(config, size, architecture, vocab_size, gang), skips=skips, languages=languages,
         spikes=SpikeRule(config.spike.loss, config.spike.gradient, config.spike.window),
     )  # fmt: skip
     if outcome.spiked is not None:
@@ -223,16 +248,13 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     if baselines is None:
         baselines = unigram_baselines(rows["train"], held, vocab_size) if held else {"corpus_unigram": {}, "language_unigram": {}}
         storage.write_json(argument["baselines"], baselines)
-    vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
-    covered = masked_bytes(held, bytes_of_pieces(vocabulary), vocab_size) if held else {}
-    bits = {lang: nats / math.log(2) / covered[lang] for lang, (nats, _) in sorted(final.items()) if covered.get(lang)}
+    bits = bits_per_byte(final, covered())
     loss = {lang: nats / count for lang, (nats, count) in sorted(final.items()) if count}
     measured = {"loss": loss, "bits_per_byte": bits, **baselines}
     summary = {name: mean_over_languages(values) for name, values in sorted(measured.items()) if values}
     losses = measures.means(others)
     against = measures.baselines(config, rows["train"], held, pairs, held_pairs, vocab_size) if others else {}
     summary |= measures.summary(losses, against)
-    languages = (*sorted(rows["train"]), *sorted(pairs))
     training = {
         "model": config.model if config.start is None else "start",
         "architecture": architecture,

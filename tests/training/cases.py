@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ class TinyFeed:
     poisoned_step: int = -1
     loud: tuple[int, ...] = ()
     """Steps whose predictions weigh eight times as much as the step says, so that loss and gradient jump."""
+    slow_rank: int = -1
+    """A rank that takes a tenth of a second more over a step."""
 
     def row(self, step: int, sample: int) -> tuple[npt.NDArray[np.int64], int, int, int]:
         """(ids, length, masked positions, language) of one sequence, whatever the cut."""
@@ -60,6 +63,8 @@ class TinyFeed:
 
     def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[Batch]:
         share = self.global_batch // world_size
+        if rank == self.slow_rank:
+            time.sleep(0.1)
         for start in range(rank * share, (rank + 1) * share, micro_batch):
             yield self.batch(step, range(start, min(start + micro_batch, (rank + 1) * share)))
 
@@ -129,6 +134,7 @@ def run(
     global_batch: int = 8,
     poisoned_step: int = -1,
     loud: Sequence[int] = (),
+    slow_rank: int = -1,
     spikes: SpikeRule | None = None,
     skips: Skips | None = None,
     **changes: Any,
@@ -148,7 +154,7 @@ def run(
         outcome = train(
             settings(**changes),
             module,
-            TinyFeed(global_batch, poisoned_step, tuple(loud)),
+            TinyFeed(global_batch, poisoned_step, tuple(loud), slow_rank),
             masked_lm_loss,
             gang,
             resume_from=None if resume_from is None else Path(resume_from),
@@ -239,6 +245,7 @@ def suite(gang: RankGang, folder: str) -> dict[str, Any]:
     results["spiked"] = run(
         gang, zero=1, micro_batch=4, steps=14, loud=(9,), checkpoint_every=8, spikes=SpikeRule(12.0, 0.0, 8), learning_rate=1e-3
     )
+    results["slow"] = run(gang, micro_batch=4, slow_rank=1)
     results["preempted"] = run(dataclasses.replace(gang, patience=1 if gang.rank else 100), micro_batch=4, steps=9, log_every=2)
     for zero in range(4):
         for precision in ("fp32", "bf16"):

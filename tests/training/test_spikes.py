@@ -16,6 +16,7 @@ from pipeline.curve import Curve
 from pipeline.errors import StageError
 from pipeline.jobs import INDEX, checkpoints, read_skips, rewinds, run_gang
 from pipeline.model.masked_lm import masked_lm_loss
+from pipeline.retention import Retention
 from pipeline.saving import save_checkpoint, start_folder
 from pipeline.skips import Rewinding, Skips, merged_without_undone
 from pipeline.storage import Storage
@@ -161,7 +162,7 @@ class InProcess:
             masked_lm_loss,
             Alone(),
             resume_from=resume,
-            save=lambda step, engine, meta: save_checkpoint(self.storage, "checkpoints", step, engine, meta, Alone(), keep=3),
+            save=lambda step, engine, meta: save_checkpoint(self.storage, "checkpoints", step, engine, meta, Alone(), keep=Retention(3)),
             watch=watch,
             evaluate=None,
             spikes=self.rule,
