@@ -17,7 +17,7 @@ from torch import nn
 from pipeline.model.documents import Within
 from pipeline.training.batches import Objective, held_out_batches
 from pipeline.training.loop import tensors_of
-from pipeline.training.objectives.contrast import info_nce, pair_batch, sides_of, vectors_of
+from pipeline.training.objectives.contrast import PairBatch, info_nce, pair_batch, shared_sides, sides_of, vectors_of
 from pipeline.training.packed_rows import PackedRows, RowReader
 
 MICRO_BATCH = 16
@@ -151,12 +151,26 @@ def contrast_groups(held: Mapping[str, PackedRows]) -> list[tuple[int, int, int]
     return groups
 
 
-def contrast_baseline(held: Mapping[str, PackedRows]) -> dict[str, float]:
-    """Mean nats of a guess among the pairs of each group, of each pair of languages."""
+def contrast_baseline(held: Mapping[str, PackedRows], vocab_size: int) -> dict[str, float]:
+    """Mean nats of a guess among the pairs of each group that share no side with the one looked for, of each pair of languages."""
     sums = np.zeros((len(held), 2))
+    reader = RowReader([sides_of(held[lang]) for lang in sorted(held)])
     for number, start, stop in contrast_groups(held):
-        sums[number] += ((stop - start) * math.log(stop - start), stop - start)
+        shared_GG = shared_sides(torch.from_numpy(_group(reader, number, start, stop, vocab_size, 1.0, False).digest_B))
+        sums[number] += (float(torch.log((~shared_GG).sum(1).double()).sum()), stop - start)
     return {lang: float(sums[i, 0] / sums[i, 1]) for i, lang in enumerate(sorted(held)) if sums[i, 1]}
+
+
+def _group(
+    reader: RowReader, number: int, start: int, stop: int, vocab_size: int, temperature: float, on_embeddings: bool
+) -> PairBatch:  # fmt: skip
+    """The sides of a group, first all a and then all b."""
+    pair_G = np.arange(start, stop, dtype=np.int64)
+    row_B = np.concatenate([2 * pair_G, 2 * pair_G + 1])
+    return pair_batch(
+        reader, np.full(len(row_B), number, np.int32), row_B, vocab_size, samples_B=row_B, place_B=np.arange(len(row_B)), pairs=len(pair_G),
+        temperature=temperature, on_embeddings=on_embeddings,
+    )  # fmt: skip
 
 
 def held_out_contrast(
@@ -171,7 +185,7 @@ def held_out_contrast(
 ) -> dict[str, tuple[float, int]]:
     """Pair of languages -> (sum of nats, number of pairs) of finding translations within `contrast_groups`, over all ranks; collective.
 
-    The vectors are those that the objective trains. Equal sides of different pairs count as errors, for the baseline too.
+    The vectors are those that the objective trains; pairs that share a side are not told from each other.
     """
     device, names = next(module.parameters()).device, sorted(held)
     groups = contrast_groups(held)
@@ -180,17 +194,12 @@ def held_out_contrast(
     for at in range(0, len(groups), world_size):
         # Where a rank has no group left, it repeats the last, uncounted: a collective call waits for all.
         number, start, stop = groups[min(at + rank, len(groups) - 1)]
-        pair_G = np.arange(start, stop, dtype=np.int64)
-        row_B = np.concatenate([2 * pair_G, 2 * pair_G + 1])
-        batch = pair_batch(
-            reader, np.full(len(row_B), number, np.int32), row_B, vocab_size, samples_B=row_B, place_B=np.arange(len(row_B)), pair_G=pair_G,
-            temperature=temperature, on_embeddings=on_embeddings,
-        )  # fmt: skip
+        batch = _group(reader, number, start, stop, vocab_size, temperature, on_embeddings)
         flags = {"is_full": torch.tensor(bool(batch.attention_BT.all())), "on_embeddings": torch.tensor(on_embeddings)}
         vectors_BD = vectors_of(module, tensors_of(batch, device) | flags).detach().float().cpu()
         if at + rank < len(groups):
-            nll_G = info_nce(vectors_BD.view(2, len(pair_G), -1), torch.from_numpy(pair_G), temperature)
-            sums[number] += torch.tensor([float(nll_G.double().sum()), len(pair_G)], dtype=torch.float64)
+            nll_G = info_nce(vectors_BD.view(2, stop - start, -1), shared_sides(torch.from_numpy(batch.digest_B)), temperature)
+            sums[number] += torch.tensor([float(nll_G.double().sum()), stop - start], dtype=torch.float64)
     return _over_ranks(sums, names, device, world_size)
 
 

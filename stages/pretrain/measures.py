@@ -68,7 +68,7 @@ def baselines(
         elif name == "tlm" and held_pairs:
             found[name] = unigram_baselines(pairs, held_pairs, vocab_size, restart=True)["language_unigram"]
         elif name == "contrast" and held_pairs:
-            found[name] = contrast_baseline(held_pairs)
+            found[name] = contrast_baseline(held_pairs, vocab_size)
     return found
 
 

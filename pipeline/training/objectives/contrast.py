@@ -3,7 +3,8 @@
     pairs of the step -> <s> a </s> and <s> b </s>, each a row of its own -> mean of the hidden states, or of the word embeddings -> unit vectors u, v
     -> s_ij = u_i·v_j / temperature -> ½ (−log softmax_j s_ij − log softmax_i s_ij) at j = i, summed over pairs i
 
-The negatives are all other pairs of the global batch, over all ranks and micro-batches; a pair that comes twice in it is no negative of itself. A step goes over its
+The negatives are all other pairs of the global batch, over all ranks and micro-batches, but for those that share a side with it: a pair that comes twice, or the same sentence
+with translations into several languages, which are all right. A step goes over its
 micro-batches twice (GradCache, Gao et al. 2021): without gradient for the vectors of the whole batch, from which the loss's gradient by each vector follows, then with
 gradient, each micro-batch against its own. Dropout is the same both times. So the cut changes nothing, and memory is that of one micro-batch.
 
@@ -26,7 +27,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.text.packing import PAD
 from pipeline.training.batches import cut, trimmed_length
+from pipeline.training.counter import bits, derive
 from pipeline.training.mixture import Mixture
 from pipeline.training.packed_rows import PackedRows, RowReader, attention_of
 
@@ -55,8 +58,10 @@ class PairBatch:
     """2g and 2g + 1 for the sides of sample g."""
     place_B: I64
     """Of each row's vector among those of the global batch: i for the sides a, G + i for b."""
-    pair_G: I64
-    """Which pair each of the global batch is."""
+    digest_B: I64
+    """Equal where rows have the same ids."""
+    pairs: int
+    """G."""
     temperature: float
     """What similarities are divided by."""
     on_embeddings: bool
@@ -96,14 +101,13 @@ class PairFeed:
         """The micro-batches of one rank in one step, `micro_batch` pairs each; errors as `batches.cut`."""
         first = step * self.global_batch
         plan = self.mixture.samples(first, first + self.global_batch)
-        pair_G = (plan.language_N.astype(np.int64) << 40) + plan.row_N
         for start, stop in cut(step, rank, world_size, micro_batch, self.global_batch):
             here = np.arange(start, stop, dtype=np.int64)
             language_B = np.tile(plan.language_N[start - first : stop - first], 2)
             row_B = np.concatenate([2 * plan.row_N[start - first : stop - first] + side for side in (0, 1)])
             yield pair_batch(
                 self._reader, language_B, row_B, self.vocab_size, samples_B=np.concatenate([2 * here, 2 * here + 1]),
-                place_B=np.concatenate([here - first, here - first + self.global_batch]), pair_G=pair_G, temperature=self.temperature,
+                place_B=np.concatenate([here - first, here - first + self.global_batch]), pairs=self.global_batch, temperature=self.temperature,
                 on_embeddings=self.on_embeddings, first_language=self.first_language,
             )  # fmt: skip
 
@@ -117,7 +121,7 @@ class PairFeed:
 
 
 def pair_batch(
-    reader: RowReader, language_B: I32, row_B: I64, vocab_size: int, *, samples_B: I64, place_B: I64, pair_G: I64, temperature: float,
+    reader: RowReader, language_B: I32, row_B: I64, vocab_size: int, *, samples_B: I64, place_B: I64, pairs: int, temperature: float,
     on_embeddings: bool = False, first_language: int = 0,
 ) -> PairBatch:  # fmt: skip
     """Sides as rows, padded to the longest, rounded up to a multiple of 8."""
@@ -125,8 +129,22 @@ def pair_batch(
     gathered = reader.gather(language_B, row_B, trimmed_length(lengths_B, 1 << 30), vocab_size=vocab_size)
     return PairBatch(
         gathered.ids_BT, attention_of(gathered.positions_BT), gathered.positions_BT, (language_B + first_language).astype(np.int32), samples_B,
-        place_B, pair_G, temperature, on_embeddings,
+        place_B, digests(gathered.ids_BT), pairs, temperature, on_embeddings,
     )  # fmt: skip
+
+
+def digests(ids_BT: I64) -> I64:
+    """[B] a hash of each row's tokens; padding does not count."""
+    placed_BT = bits(derive(0, "side"), 0, np.arange(ids_BT.shape[1])[None, :], ids_BT)
+    with np.errstate(over="ignore"):  # modulo 2^64
+        return np.where(ids_BT != PAD, placed_BT, np.uint64(0)).sum(axis=1, dtype=np.uint64).astype(np.int64)
+
+
+def shared_sides(digest_2G: torch.Tensor) -> torch.Tensor:
+    """[G, G] whether two pairs share a side; never a pair with itself."""
+    first_G, second_G = digest_2G.view(2, -1)
+    same_GG = (first_G[:, None] == first_G) | (second_G[:, None] == second_G)
+    return same_GG & ~torch.eye(len(first_G), dtype=torch.bool)
 
 
 def sides_of(pairs: PackedRows) -> PackedRows:
@@ -136,13 +154,11 @@ def sides_of(pairs: PackedRows) -> PackedRows:
     return PackedRows(pairs.shards, offsets, pairs.span_shard, pairs.span_start, pairs.span_length, pairs.length)
 
 
-def info_nce(vectors_2GD: torch.Tensor, pair_G: torch.Tensor, temperature: float) -> torch.Tensor:
-    """[G] nats: the mean over both directions of −log softmax at the translation; vectors of any length, float32."""
+def info_nce(vectors_2GD: torch.Tensor, shared_GG: torch.Tensor, temperature: float) -> torch.Tensor:
+    """[G] nats: the mean over both directions of −log softmax at the translation; vectors of any length, float32. `shared_GG` are no negatives."""
     unit_2GD = functional.normalize(vectors_2GD, dim=-1)
-    scores_GG = unit_2GD[0] @ unit_2GD[1].T / temperature
-    again_GG = (pair_G[:, None] == pair_G) & ~torch.eye(len(pair_G), dtype=torch.bool, device=pair_G.device)
-    scores_GG = scores_GG.masked_fill(again_GG, float("-inf"))
-    target_G = torch.arange(len(pair_G), device=pair_G.device)
+    scores_GG = (unit_2GD[0] @ unit_2GD[1].T / temperature).masked_fill(shared_GG, float("-inf"))
+    target_G = torch.arange(len(shared_GG), device=shared_GG.device)
     return (
         functional.cross_entropy(scores_GG, target_G, reduction="none") + functional.cross_entropy(scores_GG.T, target_G, reduction="none")
     ) / 2
@@ -172,7 +188,8 @@ def contrasted(batches: Iterable[Any], engine: _Ranks, fields: Callable[[Any, in
             yield batch
     if not waiting:
         return
-    pairs = len(waiting[0].pair_G)
+    pairs = waiting[0].pairs
+    digest_2G = torch.zeros(2 * pairs, dtype=torch.int64)
     found: torch.Tensor | None = None
     for number, batch in enumerate(waiting):
         with torch.no_grad():
@@ -180,10 +197,11 @@ def contrasted(batches: Iterable[Any], engine: _Ranks, fields: Callable[[Any, in
         if found is None:
             found = torch.zeros(2 * pairs, vectors_BD.shape[1])
         found[torch.from_numpy(batch.place_B)] = vectors_BD
+        digest_2G[torch.from_numpy(batch.place_B)] = torch.from_numpy(batch.digest_B)
     assert found is not None
-    # The others' places are zeros, so the sum is the vectors themselves.
+    # The others' places are zeros, so the sums are the vectors and digests themselves.
     vectors_2GD = engine.sum_over_ranks(found).view(2, pairs, -1).requires_grad_()
-    nll_G = info_nce(vectors_2GD, torch.from_numpy(waiting[0].pair_G), waiting[0].temperature)
+    nll_G = info_nce(vectors_2GD, shared_sides(engine.sum_over_ranks(digest_2G)), waiting[0].temperature)
     (gradient_2GD,) = torch.autograd.grad(nll_G.sum(), vectors_2GD)
     gradient, nll = gradient_2GD.flatten(0, 1).numpy(), nll_G.detach().numpy()
     for batch in waiting:
