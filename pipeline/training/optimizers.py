@@ -152,17 +152,28 @@ class PiecewiseOptimizer(torch.optim.Optimizer):
                 chunk.of(weight).mul_(1 - rate * group["weight_decay"]).sub_(update.mul_(rate))
 
     def _muon(self, group: dict[str, Any], weights: list[torch.Tensor]) -> None:
-        momentum, rate = group["momentum"], group["lr"]
+        momentum, rate, parts = group["momentum"], group["lr"], list(self._parts(weights))
         for weight in weights:
             self.state[weight]["step"] += 1
-            self.state[weight]["exp_avg"].mul_(momentum).add_(_grad(weight))
-        for wave in _waves(self._parts(weights)):
-            nesterov = [piece.of(_grad(weight)) + momentum * piece.of(self.state[weight]["exp_avg"]) for weight, piece in wave]
-            wholes = self._orthogonalised([piece for _, piece in wave], nesterov)
-            for whole, (weight, piece) in zip(wholes, wave, strict=True):
-                scale = 0.2 * math.sqrt(max(piece.shape))
+        for flag, (weight, piece) in (flagged := list(zip(self._have_gradients(parts), parts, strict=True))):
+            piece.of(self.state[weight]["exp_avg"]).mul_(1 - flag * (1 - momentum)).add_(piece.of(_grad(weight)))
+        for wave in _waves(flagged):
+            nesterov = [piece.of(_grad(weight)) + momentum * piece.of(self.state[weight]["exp_avg"]) for _, (weight, piece) in wave]
+            wholes = self._orthogonalised([piece for _, (_, piece) in wave], nesterov)
+            for whole, (flag, (weight, piece)) in zip(wholes, wave, strict=True):
+                scale = rate * 0.2 * math.sqrt(max(piece.shape))
                 update = whole.view(-1)[piece.start : piece.start + piece.numel].to(weight.device)
-                piece.of(weight).mul_(1 - rate * group["weight_decay"]).sub_(update, alpha=rate * scale)
+                piece.of(weight).mul_(1 - flag * rate * group["weight_decay"]).sub_(update * (flag * scale))
+
+    def _have_gradients(self, parts: list[tuple[torch.Tensor, Piece]]) -> torch.Tensor:
+        """For each tensor 1, or 0 where its whole gradient is zero: a step of an objective that does not reach it, at ZeRO 1 to 3; else its old momentum would move
+        it as far as any gradient."""
+        flags = torch.stack([piece.of(_grad(weight)).any() for weight, piece in parts]).float()
+        if not self._is_partitioned:
+            return flags
+        total = flags.to(self._device)
+        dist.all_reduce(total, op=dist.ReduceOp.MAX)
+        return total.to(flags.device)
 
     def _orthogonalised(self, pieces: list[Piece], values: list[torch.Tensor]) -> list[torch.Tensor]:
         """The whole matrices of `pieces`, orthogonalised, each computed on one rank."""
@@ -211,16 +222,18 @@ def _grad(weight: torch.Tensor) -> torch.Tensor:
     return weight.grad
 
 
-def _waves(parts: Iterable[tuple[torch.Tensor, Piece]]) -> Iterator[list[tuple[torch.Tensor, Piece]]]:
+def _waves(
+    flagged: Iterable[tuple[torch.Tensor, tuple[torch.Tensor, Piece]]],
+) -> Iterator[list[tuple[torch.Tensor, tuple[torch.Tensor, Piece]]]]:
     """Parts in order, as many together as `WAVE_ELEMENTS` holds of their whole matrices, one at least."""
-    wave: list[tuple[torch.Tensor, Piece]] = []
+    wave: list[tuple[torch.Tensor, tuple[torch.Tensor, Piece]]] = []
     held = 0
-    for weight, piece in parts:
+    for flag, (weight, piece) in flagged:
         size = math.prod(piece.shape)
         if wave and held + size > WAVE_ELEMENTS:
             yield wave
             wave, held = [], 0
-        wave.append((weight, piece))
+        wave.append((flag, (weight, piece)))
         held += size
     if wave:
         yield wave

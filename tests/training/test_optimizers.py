@@ -17,7 +17,7 @@ from pipeline.training.checkpoint import load_checkpoint_weights, read_meta
 from pipeline.training.deepspeed_config import EngineSettings, deepspeed_config
 from pipeline.training.engine import Alone, decays, parameter_groups
 from pipeline.training.loop import tensors_of
-from pipeline.training.optimizers import NEWTON_SCHULZ, is_hidden_matrix, orthogonalised
+from pipeline.training.optimizers import NEWTON_SCHULZ, Piece, PiecewiseOptimizer, is_hidden_matrix, orthogonalised
 from tests.model.test_masked_lm import full_logit_loss
 from tests.training.cases import OPTIMIZERS, TinyFeed, exercise_checkpoint, run, tiny_module
 from tests.training.conftest import TwoRanks
@@ -193,6 +193,24 @@ def test_newton_schulz_comes_near_the_nearest_orthogonal_matrix(shape: tuple[int
     assert (found - torch.diag(found.diagonal())).abs().max() < 1e-4
     assert found.diagonal().min() > 0.6 and found.diagonal().max() < 1.3
     assert torch.equal(orthogonalised(torch.zeros(shape)), torch.zeros(shape))
+
+
+def test_a_matrix_that_a_step_does_not_reach_stays_where_it_is_though_it_has_momentum() -> None:
+    """At ZeRO 1 to 3 its gradient is zeros, at stage 0 none."""
+    weights = [torch.randn(6, 4, generator=torch.Generator().manual_seed(seed)).requires_grad_() for seed in range(2)]
+    optimizer = PiecewiseOptimizer(
+        [{"params": weights, "kind": "muon", "weight_decay": 0.1}], lr=0.1, betas=BETAS, eps=EPS, momentum=MOMENTUM
+    )
+    pieces = {weight: (Piece(str(number), (6, 4), 0, 0, 24),) for number, weight in enumerate(weights)}
+    optimizer.place(pieces, device=torch.device("cpu"), rank=0, ranks=1, is_partitioned=True)
+    for weight in weights:
+        optimizer.state[weight] = {"step": torch.zeros(()), "exp_avg": torch.ones(6, 4)}
+        weight.grad = torch.zeros(6, 4)
+    weights[1].grad = torch.eye(6, 4)
+    before = [weight.detach().clone() for weight in weights]
+    optimizer.step()
+    assert torch.equal(weights[0], before[0]) and torch.equal(optimizer.state[weights[0]]["exp_avg"], torch.ones(6, 4))
+    assert not torch.equal(weights[1], before[1])
 
 
 def test_an_unknown_optimizer_is_refused() -> None:

@@ -40,7 +40,7 @@ def test_the_records_that_are_handed_on_tell_of_the_ranks_and_those_of_evaluatio
 
 def test_a_slow_rank_is_seen(two_ranks: TwoRanks) -> None:
     even, slow = two_ranks.rank_0["0-1"]["records"][-1], two_ranks.rank_0["slow"]["records"][-1]
-    assert 1.0 <= even["skew"] < slow["skew"] <= 2.0 and slow["skew"] > 1.3
+    assert 1.0 <= even["skew"] < slow["skew"] <= 2.0 and slow["skew"] > 1.2
 
 
 def test_computing_is_counted_from_the_last_time_it_was_asked_for() -> None:
