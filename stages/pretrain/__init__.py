@@ -121,6 +121,10 @@ class Config(Section):
     """Groups of languages with shares of their own; the languages in none share what is left."""
     mask_rate: float = Field(0.15, gt=0, lt=1)
     """Share of tokens that is predicted."""
+    masking: Literal["tokens", "whole_word", "span", "frequency"] = "tokens"
+    """What `mlm` and `tlm` hide: each token alike, words with all of their pieces, spans of 1 to 10 pieces (SpanBERT), or rare tokens rather than frequent ones (XLM)."""
+    frequency_alpha: float | None = Field(None, gt=0, le=1)
+    """Where masking is `frequency`: tokens have weight frequency^−alpha; none is XLM's 0.5."""
     phases: tuple[TrainingPhase, ...] = ()
     """Phases one after the other, each with its own sampling, mask rate and objectives; none trains all steps alike."""
     micro_batch: int | None = outside(None, ge=1)
@@ -162,6 +166,11 @@ class Config(Section):
             raise ValueError(f"the shares of the phases sum to {sum(phase.share for phase in self.phases):g}; they must sum to 1")
         if (self.sampling == "weights") != bool(self.language_weights):
             raise ValueError("language_weights and sampling: weights go together; give both or neither")
+        if self.frequency_alpha is not None and self.masking != "frequency":
+            raise ValueError(f"frequency_alpha has no effect where masking is {self.masking}; leave it out or set masking: frequency")
+        used = {name for phase in self.phases or (self,) for name in phase.objectives or self.objectives}
+        if self.masking != "tokens" and not used & {"mlm", "tlm"}:
+            raise ValueError(f"masking: {self.masking} has no effect on {', '.join(sorted(used))}; mlm and tlm hide tokens")
         if any(not weight > 0 for weight in self.language_weights.values()):
             raise ValueError("every weight of language_weights must be above 0")
         grouped = [lang for group in self.groups.values() for lang in group.languages]

@@ -41,6 +41,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         "checkpoints": folder,
         "spool": context.spool,
         "baselines": f"{context.work}/baselines.json",
+        "frequencies": f"{context.work}/frequencies.json",
     }
     given = context.settings.cluster
     values = run_gang(
@@ -129,6 +130,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from stages.pretrain.effort import meter_of
     from stages.pretrain.feeds import feed_of, planned_tokens
     from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes, mean_over_languages, unigram_baselines
+    from stages.pretrain.hidden import choice_of, frequencies
     from stages.pretrain.rows import packed_rows
 
     storage = Storage.at(argument["root"], argument["attempt"])
@@ -145,7 +147,11 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"pretrain.inputs: pairs of {lang} are packed to {found} tokens a row and text to {length}; take pair_packing and packing from one pack"
         )
-    feed = feed_of(config, rows["train"], vocab_size, seed, pairs)
+    vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
+    choice = choice_of(
+        config, vocabulary, vocab_size, lambda: frequencies(storage, argument["frequencies"], rows["train"], vocab_size, gang)
+    )
+    feed = feed_of(config, rows["train"], vocab_size, seed, pairs, choice)
     micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
     settings = TrainSettings(
         steps=config.steps, micro_batch=micro, learning_rate=config.learning_rate, warmup_steps=round(config.warmup * config.steps),
@@ -197,7 +203,6 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     if baselines is None:
         baselines = unigram_baselines(rows["train"], held, vocab_size) if held else {"corpus_unigram": {}, "language_unigram": {}}
         storage.write_json(argument["baselines"], baselines)
-    vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
     covered = masked_bytes(held, bytes_of_pieces(vocabulary), vocab_size) if held else {}
     bits = {lang: nats / math.log(2) / covered[lang] for lang, (nats, _) in sorted(final.items()) if covered.get(lang)}
     loss = {lang: nats / count for lang, (nats, count) in sorted(final.items()) if count}
