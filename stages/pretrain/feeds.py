@@ -14,7 +14,7 @@ from pipeline.training.mixture import DEFAULT_BLOCK, Mixture, slot_counts, weigh
 from pipeline.training.objectives import ON_PAIRS, causal
 from pipeline.training.objectives.choices import Choice
 from pipeline.training.objectives.contrast import PairFeed, sides_of
-from pipeline.training.objectives.masked import MaskedLanguageModel
+from pipeline.training.objectives.masked import MaskedLanguageModel, Scheduled
 from pipeline.training.packed_rows import PackedRows
 from pipeline.training.phases import Phased, first_steps
 from pipeline.training.unimax import weights_unimax
@@ -77,7 +77,7 @@ def _feed(
         raise ConfigError(
             f"pretrain.objectives: {name} reads translation pairs, and there are none to train on; ingest bitext or leave it out"
         )
-    within, hidden = config.attention == "documents", MaskedLanguageModel(round(part.mask_rate * 1_000_000), choice)
+    within, hidden = config.attention == "documents", _hidden(part, steps, choice)
     if name == "mlm":
         mixture = _mixture(config, part.alpha, rows, budget, derive(seed, "mixture"))
         masks = derive(seed, "masks") >> 1
@@ -101,6 +101,12 @@ def _feed(
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"pretrain.global_batch: {error}") from None
+
+
+def _hidden(part: Part, steps: int, choice: Choice | None) -> MaskedLanguageModel | Scheduled:
+    """What `mlm` and `tlm` predict in a phase in which they have so many steps."""
+    start, end = (round(rate * 1_000_000) for rate in part.mask_rate)
+    return MaskedLanguageModel(start, choice) if start == end else Scheduled(start, end, steps, choice)
 
 
 def _pair_mixture(alpha: float, sizes: Mapping[str, int], budget: int, seed: int) -> Mixture:

@@ -89,6 +89,32 @@ def objective(rate_millionths: int = DEFAULT_RATE, choice: Choice | None = None)
     return MaskedLanguageModel(rate_millionths, choice)
 
 
+@dataclass(frozen=True)
+class Scheduled:
+    """MLM whose rate goes in a straight line from the first step to the last."""
+
+    start_millionths: int
+    """Rate of step 0."""
+    end_millionths: int
+    """Rate of the last step and of any after it."""
+    steps: int
+    """From first to last."""
+    choice: Choice | None = None
+    """As `MaskedLanguageModel.choice`."""
+
+    def __post_init__(self) -> None:
+        _check_rate(self.start_millionths)
+        _check_rate(self.end_millionths)
+        if self.steps < 1:
+            raise ValueError(f"mask: a schedule over {self.steps} steps; it needs at least 1")
+
+    def at(self, step: int) -> MaskedLanguageModel:
+        """The objective of a step; a pure function of it, in integers, rounded half up. One step alone has the rate of the start."""
+        last = max(self.steps - 1, 1)
+        done = min(step, last)
+        return MaskedLanguageModel((self.start_millionths * (last - done) + self.end_millionths * done + last // 2) // last, self.choice)
+
+
 def masked_count(lengths: int | Indices, num_special: int | Indices, *, rate_millionths: int = DEFAULT_RATE) -> I64:
     """Number of predictions of rows: ⌊rate·n + ½⌋, at least 1, of the n = lengths − num_special ordinary tokens (none of none).
 
