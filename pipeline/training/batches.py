@@ -25,7 +25,7 @@ import numpy.typing as npt
 from pipeline.text.packing import FIRST_POSITION, PAD
 from pipeline.training.counter import bits, derive
 from pipeline.training.mixture import Mixture
-from pipeline.training.objectives.masked import HELD_OUT_SEED, Masked, held_out_mask
+from pipeline.training.objectives.masked import HELD_OUT_SEED, Masked, Scheduled, held_out_mask
 from pipeline.training.objectives.translation import swapped
 from pipeline.training.packed_rows import I16, Gathered, PackedRows, RowReader, attention_of
 
@@ -86,8 +86,8 @@ class Feed:
     """The packing of each language, all of one length."""
     mixture: Mixture
     """Which row is which sample."""
-    objective: Objective
-    """What is predicted."""
+    objective: Objective | Scheduled
+    """What is predicted, in each step alike or as it says."""
     vocab_size: int
     """Ids of the model; `<mask>` is the last."""
     seed: int
@@ -117,6 +117,7 @@ class Feed:
         Raises:
             ValueError: world_size × micro_batch does not divide the global batch, or there is no such rank or step.
         """
+        objective = self._objective(step)
         for start, stop in cut(step, rank, world_size, micro_batch, self.global_batch):
             plan = self.mixture.samples(start, stop)
             samples_B = np.arange(start, stop, dtype=np.int64)
@@ -125,13 +126,16 @@ class Feed:
             )
             if self.swap:
                 gathered = swapped(gathered, lengths_B, samples_B, seed=self.seed)
-            masked = self.objective.apply(gathered.ids_BT, lengths_B, samples_B, seed=self.seed, vocab_size=self.vocab_size)
+            masked = objective.apply(gathered.ids_BT, lengths_B, samples_B, seed=self.seed, vocab_size=self.vocab_size)
             yield _micro_batch(masked, gathered, plan.language_N + np.int32(self.first_language), samples_B, self.within_documents)
 
     def weight(self, step: int) -> float:
         """Predictions of the whole global batch: what summed losses are divided by. Reads lengths only, no token."""
         plan = self.mixture.samples(step * self.global_batch, (step + 1) * self.global_batch)
-        return float(self.objective.counts(*self._reader.measure(plan.language_N, plan.row_N)).sum())
+        return float(self._objective(step).counts(*self._reader.measure(plan.language_N, plan.row_N)).sum())
+
+    def _objective(self, step: int) -> Objective:
+        return self.objective.at(step) if isinstance(self.objective, Scheduled) else self.objective
 
     @cached_property
     def _reader(self) -> RowReader:

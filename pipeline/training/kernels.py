@@ -35,6 +35,12 @@ ROUNDS = 16  # chi-square over all 120 permutations of 5 elements, 24,000 keys, 
 
 NEVER = (1 << 64) - 1  # the hash of what may not be chosen
 
+WORDS, SPANS, WEIGHTS = range(3)
+"""How `hide_in_order` chooses."""
+
+FRACTION, TABLE_BITS, PLACE_BITS = 32, 12, 20
+"""Bits behind the point of a logarithm, of the index into its table, and of a place in a row."""
+
 FINE, NO_ROW, NO_SPAN, TOO_LONG, NO_SHARD, OUTSIDE, STRUCTURE_ID, UNKNOWN_ID = range(8)
 """What `measure` and `gather` found: all well, or the first fault."""
 
@@ -213,6 +219,29 @@ def gather(
     return FINE, 0, 0
 
 
+@njit(cache=True, inline="always")
+def _wanted(maskable: Any, rate_millionths: Any) -> Any:
+    """Predictions of a row with so many ordinary tokens: `objectives.masked.masked_count`."""
+    count: Any = (maskable * rate_millionths + 500_000) // 1_000_000
+    if count < 1:
+        count = np.int64(1)
+    return count if count < maskable else maskable
+
+
+@njit(cache=True, inline="always")
+def _seen(
+    token: Any, acted_by: Any, replaced_by: Any, counted: Any, tenths_masked: Any, tenths_changed: Any, vocab_size: Any
+) -> Any:  # fmt: skip
+    """What the model sees of a chosen token."""
+    first_ordinary = np.int64(EOS + 2)  # behind <unk>
+    tenth = np.int64(_mix(acted_by + counted) % uint64(10))
+    if tenth < tenths_masked:
+        return np.int64(vocab_size - 1)
+    if tenth < tenths_changed:
+        return first_ordinary + np.int64(_mix(replaced_by + counted) % uint64(vocab_size - 1 - first_ordinary))
+    return np.int64(token)
+
+
 @njit(cache=True)
 def hide(
     ids_BT: Any, lengths_B: Any, sample_B: Any, key: Any, rate_millionths: int, per_row: int, tenths_masked: int, tenths_changed: int,
@@ -223,8 +252,6 @@ def hide(
     seen_BT = np.empty((rows, places), np.int64)
     index_M, labels_M = np.zeros(rows * per_row, np.int64), np.zeros(rows * per_row, np.int64)
     weights_M = np.zeros(rows * per_row, np.float32)
-    first_ordinary = np.int64(EOS + 2)  # behind <unk>
-    num_ordinary = uint64(vocab_size - 1 - first_ordinary)
     counted_T = np.empty(places, np.uint64)
     for t in range(places):
         counted_T[t] = _count(t)
@@ -247,11 +274,7 @@ def hide(
             ordinary = ids_T[t] > EOS
             maskable += np.int64(ordinary)
             hashes_T[t] = _mix(chosen_by + counted_T[t]) if ordinary else uint64(NEVER)
-        count: Any = (maskable * rate_millionths + 500_000) // 1_000_000
-        if count < 1:
-            count = np.int64(1)
-        if count > maskable:
-            count = maskable
+        count = _wanted(maskable, rate_millionths)
         if count == 0:
             continue
         # The count-th smallest hash lies in the bucket in which the sum passes count: only that one is put in order.
@@ -281,10 +304,129 @@ def hide(
         first = b * per_row
         for k in range(count):
             t = chosen_T[k]
-            tenth = np.int64(_mix(acted_by + counted_T[t]) % uint64(10))
-            if tenth < tenths_masked:
-                seen_T[t] = vocab_size - 1
-            elif tenth < tenths_changed:
-                seen_T[t] = first_ordinary + np.int64(_mix(replaced_by + counted_T[t]) % num_ordinary)
+            seen_T[t] = _seen(ids_T[t], acted_by, replaced_by, counted_T[t], tenths_masked, tenths_changed, vocab_size)
             index_M[first + k], labels_M[first + k], weights_M[first + k] = b * places + t, ids_T[t], 1.0
     return seen_BT, index_M, labels_M, weights_M
+
+
+@njit(cache=True)
+def hide_in_order(
+    ids_BT: Any, lengths_B: Any, sample_B: Any, key: Any, rate_millionths: int, per_row: int, tenths_masked: int, tenths_changed: int,
+    vocab_size: int, kind: int, begins_V: Any, most: int, ends_L: Any, cost_V: Any, log_table: Any,
+) -> Any:  # fmt: skip
+    """As `hide`, of tokens chosen as `kind` says; see `objectives.choices`.
+
+    Each place that may come first has a rank and a reach: the places that are hidden with it. They are taken in the order of their ranks, until the row has its
+    number. begins_V and most are for WORDS, ends_L for SPANS, cost_V and log_table for WEIGHTS.
+    """
+    rows, places = ids_BT.shape
+    seen_BT = np.empty((rows, places), np.int64)
+    index_M, labels_M = np.zeros(rows * per_row, np.int64), np.zeros(rows * per_row, np.int64)
+    weights_M = np.zeros(rows * per_row, np.float32)
+    counted_T = np.empty(places, np.uint64)
+    for t in range(places):
+        counted_T[t] = _count(t)
+    rank_N, place_N = np.empty(places, np.uint64), np.empty(places, np.int64)
+    reach_T, is_chosen_T = np.empty(places, np.int64), np.empty(places, np.bool_)
+    choice, action, replacement, size_stream = _begin(key, 0), _begin(key, 1), _begin(key, 2), _begin(key, 3)
+    for b in range(rows):
+        sample = _count(sample_B[b])
+        chosen_by, acted_by, replaced_by, sized_by = (
+            _mix(choice + sample),
+            _mix(action + sample),
+            _mix(replacement + sample),
+            _mix(size_stream + sample),
+        )
+        ids_T, seen_T = ids_BT[b], seen_BT[b]
+        seen_T[:] = ids_T
+        used = np.int64(lengths_B[b]) if lengths_B[b] < places else np.int64(places)
+        maskable, firsts, end = np.int64(0), np.int64(0), np.int64(used)
+        # From the right, so that the end of the text is known at each place.
+        for t in range(used - 1, -1, -1):
+            is_chosen_T[t] = False
+            if ids_T[t] <= EOS:
+                end = np.int64(t)
+                continue
+            maskable += 1
+            reach_T[t] = 1
+            if kind == WORDS:
+                if ids_T[t - 1] > EOS and not begins_V[ids_T[t]] and t > 0:
+                    continue
+                begin = np.int64(t)
+                while begin < end:  # a word, in parts of at most `most`
+                    reach_T[begin] = min(most, end - begin)
+                    rank_N[firsts], place_N[firsts] = _mix(chosen_by + counted_T[begin]), begin
+                    firsts += 1
+                    begin += most
+                end = np.int64(t)
+                continue
+            if kind == SPANS:
+                drawn, size = _mix(sized_by + counted_T[t]), np.int64(1)
+                for length_end in ends_L:
+                    size += np.int64(drawn >= length_end)
+                reach_T[t] = min(size, end - t)
+                rank_N[firsts] = _mix(chosen_by + counted_T[t])
+            else:
+                surprise = np.int64(64 << FRACTION) - _log2(_mix(chosen_by + counted_T[t]) | uint64(1), log_table)
+                rank_N[firsts] = uint64(((_log2(uint64(surprise), log_table) + cost_V[ids_T[t]]) << PLACE_BITS) + t)
+            place_N[firsts] = t
+            firsts += 1
+        count = _wanted(maskable, rate_millionths)
+        if count == 0:
+            continue
+        left = count
+        for n in np.argsort(rank_N[:firsts]):
+            t = place_N[n]
+            if is_chosen_T[t]:
+                continue
+            for place in range(t, t + reach_T[t]):
+                if left > 0 and not is_chosen_T[place]:
+                    is_chosen_T[place] = True
+                    left -= 1
+            if left == 0:
+                break
+        at = b * per_row
+        for t in range(used):
+            if is_chosen_T[t]:
+                seen_T[t] = _seen(ids_T[t], acted_by, replaced_by, counted_T[t], tenths_masked, tenths_changed, vocab_size)
+                index_M[at], labels_M[at], weights_M[at] = b * places + t, ids_T[t], 1.0
+                at += 1
+    return seen_BT, index_M, labels_M, weights_M
+
+
+@njit(cache=True, inline="always")
+def _log2(word: Any, table: Any) -> Any:
+    """log₂ of a whole number of at least 1, with `FRACTION` bits behind the point, integers only; `table` has that of 1 + i / 2^TABLE_BITS."""
+    high, exponent = uint64(word), np.int64(0)
+    for step in (32, 16, 8, 4, 2, 1):
+        if high >> uint64(step):
+            high >>= uint64(step)
+            exponent += step
+    mantissa = uint64(word) << uint64(63 - exponent)
+    index = np.int64((mantissa >> uint64(63 - TABLE_BITS)) & uint64((1 << TABLE_BITS) - 1))
+    rest = np.int64((mantissa >> uint64(43 - TABLE_BITS)) & uint64((1 << 20) - 1))
+    return (exponent << FRACTION) + table[index] + (((table[index + 1] - table[index]) * rest) >> 20)
+
+
+@njit(cache=True)
+def log2(word_N: Any, table: Any) -> Any:
+    """[N] int64: `_log2` of each."""
+    found = np.empty(len(word_N), np.int64)
+    for n in range(len(word_N)):
+        found[n] = _log2(word_N[n], table)
+    return found
+
+
+@njit(cache=True)
+def add_counts(tokens: Any, start_S: Any, length_S: Any, counts_V: Any) -> bool:
+    """Adds the ids of spans of a shard to the counts by id; False where a span lies outside the shard or an id outside the counts."""
+    for span in range(len(start_S)):
+        start, size = np.int64(start_S[span]), np.int64(length_S[span])
+        if start < 0 or start > len(tokens) or size > len(tokens) - start:
+            return False
+        for n in range(start, start + size):
+            token = np.int64(tokens[n])
+            if token >= len(counts_V):
+                return False
+            counts_V[token] += 1
+    return True

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -48,6 +48,18 @@ def _checked(weights: Mapping[str, float]) -> Mapping[str, float]:
     return weights
 
 
+class MaskRates(Section):
+    """A share of predicted tokens that changes in a straight line over the steps of a phase."""
+
+    start: float = Field(gt=0, lt=1)
+    """Share in the first step."""
+    end: float = Field(gt=0, lt=1)
+    """Share in the last step."""
+
+
+MaskRate = Annotated[float, Field(gt=0, lt=1)] | MaskRates
+
+
 class TrainingPhase(Section):
     """A part of the run; what it does not name is as in the run."""
 
@@ -55,8 +67,8 @@ class TrainingPhase(Section):
     """Share of all steps; the shares sum to 1."""
     alpha: float | None = Field(None, ge=0, le=1)
     """Exponent of the sampling over languages."""
-    mask_rate: float | None = Field(None, gt=0, lt=1)
-    """Share of tokens that is predicted."""
+    mask_rate: MaskRate | None = None
+    """Share of tokens that is predicted, or {start, end}."""
     objectives: Mapping[str, float] | None = None
     """Objectives and their weights."""
     contrast_on: Literal["encoder", "embeddings"] | None = None
@@ -155,8 +167,12 @@ class Config(Section):
     """Weights of the languages where sampling is `weights`; every language with text must have one above 0."""
     groups: Mapping[str, LanguageGroup] = Field(default_factory=dict)
     """Groups of languages with shares of their own; the languages in none share what is left."""
-    mask_rate: float = Field(0.15, gt=0, lt=1)
-    """Share of tokens that is predicted."""
+    mask_rate: MaskRate = 0.15
+    """Share of tokens that is predicted, or {start, end}: in a straight line over the steps of a phase (or run) of one objective."""
+    masking: Literal["tokens", "whole_word", "span", "frequency"] = "tokens"
+    """What `mlm` and `tlm` hide: each token alike, words with all of their pieces, spans of 1 to 10 pieces (SpanBERT), or rare tokens rather than frequent ones (XLM)."""
+    frequency_alpha: float | None = Field(None, gt=0, le=1)
+    """Where masking is `frequency`: tokens have weight frequency^−alpha; none is XLM's 0.5."""
     phases: tuple[TrainingPhase, ...] = ()
     """Phases one after the other, each with its own sampling, mask rate and objectives; none trains all steps alike."""
     micro_batch: int | None = outside(None, ge=1)
@@ -224,6 +240,18 @@ class Config(Section):
             raise ValueError(f"the shares of the phases sum to {sum(phase.share for phase in self.phases):g}; they must sum to 1")
         if (self.sampling == "weights") != bool(self.language_weights):
             raise ValueError("language_weights and sampling: weights go together; give both or neither")
+        if self.frequency_alpha is not None and self.masking != "frequency":
+            raise ValueError(f"frequency_alpha has no effect where masking is {self.masking}; leave it out or set masking: frequency")
+        used = {name for phase in self.phases or (self,) for name in phase.objectives or self.objectives}
+        if self.masking != "tokens" and not used & {"mlm", "tlm"}:
+            raise ValueError(f"masking: {self.masking} has no effect on {', '.join(sorted(used))}; mlm and tlm hide tokens")
+        for part in self.phases or (self,):
+            rate, mixed = part.mask_rate or self.mask_rate, part.objectives or self.objectives
+            if isinstance(rate, MaskRates) and not (len(mixed) == 1 and {*mixed} <= {"mlm", "tlm"}):
+                raise ValueError(
+                    f"mask_rate from {rate.start:g} to {rate.end:g} is for a phase of mlm or tlm alone, not of {', '.join(sorted(mixed))}: "
+                    "steps of several objectives are shuffled; give such a phase a number"
+                )
         if any(not weight > 0 for weight in self.language_weights.values()):
             raise ValueError("every weight of language_weights must be above 0")
         grouped = [lang for group in self.groups.values() for lang in group.languages]

@@ -11,8 +11,10 @@ from pipeline.training.batches import Feed
 from pipeline.training.counter import derive
 from pipeline.training.mixing import Mixed, StepFeed
 from pipeline.training.mixture import DEFAULT_BLOCK, Mixture, slot_counts, weights_alpha
-from pipeline.training.objectives import ON_PAIRS, causal, masked, translation
+from pipeline.training.objectives import ON_PAIRS, causal
+from pipeline.training.objectives.choices import Choice
 from pipeline.training.objectives.contrast import PairFeed, sides_of
+from pipeline.training.objectives.masked import MaskedLanguageModel, Scheduled
 from pipeline.training.packed_rows import PackedRows
 from pipeline.training.phases import Phased, first_steps
 from pipeline.training.unimax import weights_unimax
@@ -23,9 +25,14 @@ if TYPE_CHECKING:
 
 
 def feed_of(
-    config: Config, rows: Mapping[str, PackedRows], vocab_size: int, seed: int, pairs: Mapping[str, PackedRows] | None = None
+    config: Config,
+    rows: Mapping[str, PackedRows],
+    vocab_size: int,
+    seed: int,
+    pairs: Mapping[str, PackedRows] | None = None,
+    choice: Choice | None = None,
 ) -> Phased:
-    """The feed of a run; one phase where none are named. pairs: packed translation pairs, by pair of languages.
+    """The feed of a run; one phase where none are named. pairs: packed translation pairs, by pair of languages. choice: see `hidden.choice_of`.
 
     Raises:
         ConfigError: the phases or weights do not fit the steps or the languages, or an objective on pairs finds none.
@@ -44,7 +51,7 @@ def feed_of(
         block = block_of(steps, len(part.objectives))
         slots = slot_counts({name: max(1, round(weight * 1_000_000)) for name, weight in part.objectives.items()}, block)
         of_each = {
-            name: _feed(config, part, name, rows, pairs or {}, vocab_size, own, -(-steps * share // block) * config.global_batch)
+            name: _feed(config, part, name, rows, pairs or {}, vocab_size, own, -(-steps * share // block), choice)
             for name, share in slots.items()
         }
         # One alone takes its steps in order, as a run without mixing does.
@@ -61,18 +68,20 @@ def _feed(
     pairs: Mapping[str, PackedRows],
     vocab_size: int,
     seed: int,
-    budget: int,
+    steps: int,
+    choice: Choice | None,
 ) -> StepFeed:
-    """The feed of one objective in a phase in which it has `budget` samples."""
+    """The feed of one objective in a phase in which it has so many steps."""
+    budget = steps * config.global_batch
     if name in ON_PAIRS and not pairs:
         raise ConfigError(
             f"pretrain.objectives: {name} reads translation pairs, and there are none to train on; ingest bitext or leave it out"
         )
-    rate, within = round(part.mask_rate * 1_000_000), config.attention == "documents"
+    within, hidden = config.attention == "documents", _hidden(part, steps, choice)
     if name == "mlm":
         mixture = _mixture(config, part.alpha, rows, budget, derive(seed, "mixture"))
         masks = derive(seed, "masks") >> 1
-        return Feed(rows, mixture, masked.objective(rate), vocab_size, masks, config.global_batch, trim=True, within_documents=within)
+        return Feed(rows, mixture, hidden, vocab_size, masks, config.global_batch, trim=True, within_documents=within)
     own, masks = derive(seed, name, "mixture"), derive(seed, name, "masks") >> 1
     if name == "clm":
         mixture = _mixture(config, part.alpha, rows, budget, own)
@@ -80,7 +89,7 @@ def _feed(
     if name == "tlm":
         mixture = _pair_mixture(part.alpha, {lang: len(packed) for lang, packed in pairs.items()}, budget, own)
         return Feed(
-            pairs, mixture, translation.objective(rate), vocab_size, masks, config.global_batch, trim=True, within_documents=within, swap=True,
+            pairs, mixture, hidden, vocab_size, masks, config.global_batch, trim=True, within_documents=within, swap=True,
             first_language=len(rows),
         )  # fmt: skip
     sides = {lang: sides_of(packed) for lang, packed in pairs.items()}
@@ -92,6 +101,12 @@ def _feed(
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"pretrain.global_batch: {error}") from None
+
+
+def _hidden(part: Part, steps: int, choice: Choice | None) -> MaskedLanguageModel | Scheduled:
+    """What `mlm` and `tlm` predict in a phase in which they have so many steps."""
+    start, end = (round(rate * 1_000_000) for rate in part.mask_rate)
+    return MaskedLanguageModel(start, choice) if start == end else Scheduled(start, end, steps, choice)
 
 
 def _pair_mixture(alpha: float, sizes: Mapping[str, int], budget: int, seed: int) -> Mixture:

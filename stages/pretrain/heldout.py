@@ -16,6 +16,7 @@ from torch import nn
 
 from pipeline.model.documents import Within
 from pipeline.training.batches import Objective, held_out_batches
+from pipeline.training.kernels import add_counts
 from pipeline.training.loop import tensors_of
 from pipeline.training.objectives.contrast import PairBatch, info_nce, pair_batch, shared_sides, sides_of, vectors_of
 from pipeline.training.packed_rows import PackedRows, RowReader
@@ -37,7 +38,7 @@ def unigram_baselines(
 
     Counts are of the training rows' tokens; the masked positions are those the model is measured on, those of `objective` where one is given.
     """
-    own = {lang: _counts(rows, vocab_size) for lang, rows in train.items()}
+    own = {lang: token_counts(rows, vocab_size) for lang, rows in train.items()}
     corpus = np.sum(list(own.values()), axis=0)
     languages = sorted(held)
     sums = {name: np.zeros(len(languages)) for name in ("corpus_unigram", "language_unigram")}
@@ -97,10 +98,19 @@ def bytes_of_pieces(model: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
     return sizes
 
 
-def _counts(rows: PackedRows, vocab_size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+def token_counts(rows: PackedRows, vocab_size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[V] how often each id stands in the rows.
+
+    Raises:
+        ValueError: a span outside its shard, or an id outside the vocabulary.
+    """
     total = np.zeros(vocab_size, np.int64)
-    for shard, start, length in zip(rows.span_shard, rows.span_start, rows.span_length, strict=True):
-        total += np.bincount(rows.shards[shard][int(start) : int(start) + int(length)], minlength=vocab_size)
+    for number, shard in enumerate(rows.shards):
+        here = np.flatnonzero(rows.span_shard == number)
+        if not add_counts(np.asarray(shard), rows.span_start[here], rows.span_length[here], total):
+            raise ValueError(
+                f"a span lies outside its shard or holds an id above {vocab_size - 1}; packing, tokens and vocabulary do not belong together"
+            )
     return total
 
 

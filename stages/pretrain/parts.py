@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from stages.pretrain import Config, TrainingPhase
+from stages.pretrain import Config, MaskRates, TrainingPhase
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Part:
     """Of all steps."""
     alpha: float
     """Exponent of the sampling over languages."""
-    mask_rate: float
-    """Share of tokens that is predicted."""
+    mask_rate: tuple[float, float]
+    """Share of tokens that is predicted in the first step and in the last."""
     objectives: Mapping[str, float]
     """And their weights."""
     on_embeddings: bool
@@ -30,10 +30,11 @@ def parts_of(config: Config) -> tuple[Part, ...]:
 
 
 def _part(config: Config, phase: TrainingPhase) -> Part:
+    rate = config.mask_rate if phase.mask_rate is None else phase.mask_rate
     return Part(
         phase.share,
         config.alpha if phase.alpha is None else phase.alpha,
-        config.mask_rate if phase.mask_rate is None else phase.mask_rate,
+        (rate.start, rate.end) if isinstance(rate, MaskRates) else (rate, rate),
         config.objectives if phase.objectives is None else phase.objectives,
         (phase.contrast_on or config.contrast_on) == "embeddings",
     )

@@ -94,7 +94,7 @@ def _job(config: Config, machines: Machines, size: ModelSize, architecture: str,
     precision = (
         ("fp32" if on_cpu or "bf16" not in DEVICES[machines.gpu].peak else "bf16") if config.precision == "auto" else config.precision
     )
-    predicted = max(_predicted(part.objectives, part.mask_rate, length) for part in parts_of(config))
+    predicted = max(_predicted(part.objectives, max(part.mask_rate), length) for part in parts_of(config))
     return Job(
         size, vocabulary, length, micro, -(-share // micro), machines.ranks, zero, precision, config.dropout, predicted,
         offload=config.offload and zero > 0, recompute=config.activation_checkpointing, architecture=architecture, optimizer=config.optimizer,

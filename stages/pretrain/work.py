@@ -48,6 +48,7 @@ def run(config: Config, inputs: Mapping[str, Input], output: Output, context: Co
         "checkpoints": folder,
         "spool": context.spool,
         "baselines": f"{context.work}/baselines.json",
+        "frequencies": f"{context.work}/frequencies.json",
     }
     given = context.settings.cluster
     values = run_gang(
@@ -156,6 +157,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         mean_over_languages,
         unigram_baselines,
     )
+    from stages.pretrain.hidden import choice_of, frequencies
     from stages.pretrain.models import model_of
     from stages.pretrain.rows import packed_rows
 
@@ -173,7 +175,11 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             f"pretrain.inputs: pairs of {lang} are packed to {found} tokens a row and text to {length}; take pair_packing and packing from one pack"
         )
-    feed = feed_of(config, rows["train"], vocab_size, seed, pairs)
+    vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
+    choice = choice_of(
+        config, vocabulary, vocab_size, lambda: frequencies(storage, argument["frequencies"], rows["train"], vocab_size, gang)
+    )
+    feed = feed_of(config, rows["train"], vocab_size, seed, pairs, choice)
     micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
     settings = TrainSettings(
         steps=config.steps, micro_batch=micro, learning_rate=config.learning_rate, warmup_steps=round(config.warmup * config.steps),
@@ -195,7 +201,6 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
 
     @cache
     def covered() -> dict[str, int]:
-        vocabulary = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
         return masked_bytes(held, bytes_of_pieces(vocabulary), vocab_size) if held else {}
 
     def evaluate(trained: Any, step: int) -> dict[str, float]:

@@ -7,7 +7,7 @@
 
 BERT (Devlin et al. 2019, section 3.1); chosen anew each time a row is seen, as in RoBERTa. Departure: a row's number of
 chosen tokens is fixed by its length instead of drawn, so the weight of a batch is known before a token is read and the
-shapes are static.
+shapes are static. Not each token alike, but words, spans or rare tokens: `choices`.
 
 Masks are a pure function of (seed, sample index, place in the row): the same whatever the batch, the rank and the resume.
 
@@ -23,7 +23,8 @@ import numpy.typing as npt
 
 from pipeline.text.packing import UNK
 from pipeline.training.counter import derive
-from pipeline.training.kernels import hide
+from pipeline.training.kernels import hide, hide_in_order
+from pipeline.training.objectives.choices import Choice
 
 I64 = npt.NDArray[np.int64]
 F32 = npt.NDArray[np.float32]
@@ -62,26 +63,56 @@ class MaskedLanguageModel:
 
     rate_millionths: int = DEFAULT_RATE
     """Share of the tokens that is predicted, in millionths."""
+    choice: Choice | None = None
+    """Which tokens are hidden; none: each alike."""
 
     def __post_init__(self) -> None:
         _check_rate(self.rate_millionths)
 
     def apply(self, ids_BT: I64, lengths_B: Indices, samples_B: Indices, *, seed: int, vocab_size: int) -> Masked:
-        """`mask` at this rate."""
-        return mask(ids_BT, lengths_B, samples_B, seed=seed, vocab_size=vocab_size, rate_millionths=self.rate_millionths)
+        """`mask` at this rate and choice."""
+        return mask(
+            ids_BT, lengths_B, samples_B, seed=seed, vocab_size=vocab_size, rate_millionths=self.rate_millionths, choice=self.choice
+        )  # fmt: skip
 
     def counts(self, lengths_B: Indices, num_special_B: Indices) -> I64:
         """`masked_count` at this rate."""
         return masked_count(lengths_B, num_special_B, rate_millionths=self.rate_millionths)
 
 
-def objective(rate_millionths: int = DEFAULT_RATE) -> MaskedLanguageModel:
+def objective(rate_millionths: int = DEFAULT_RATE, choice: Choice | None = None) -> MaskedLanguageModel:
     """The objective of this file; the registry's way in.
 
     Raises:
         ValueError: the rate is outside 1..1,000,000.
     """
-    return MaskedLanguageModel(rate_millionths)
+    return MaskedLanguageModel(rate_millionths, choice)
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """MLM whose rate goes in a straight line from the first step to the last."""
+
+    start_millionths: int
+    """Rate of step 0."""
+    end_millionths: int
+    """Rate of the last step and of any after it."""
+    steps: int
+    """From first to last."""
+    choice: Choice | None = None
+    """As `MaskedLanguageModel.choice`."""
+
+    def __post_init__(self) -> None:
+        _check_rate(self.start_millionths)
+        _check_rate(self.end_millionths)
+        if self.steps < 1:
+            raise ValueError(f"mask: a schedule over {self.steps} steps; it needs at least 1")
+
+    def at(self, step: int) -> MaskedLanguageModel:
+        """The objective of a step; a pure function of it, in integers, rounded half up. One step alone has the rate of the start."""
+        last = max(self.steps - 1, 1)
+        done = min(step, last)
+        return MaskedLanguageModel((self.start_millionths * (last - done) + self.end_millionths * done + last // 2) // last, self.choice)
 
 
 def masked_count(lengths: int | Indices, num_special: int | Indices, *, rate_millionths: int = DEFAULT_RATE) -> I64:
@@ -95,18 +126,26 @@ def masked_count(lengths: int | Indices, num_special: int | Indices, *, rate_mil
 
 
 def mask(
-    ids_BT: I64, lengths_B: Indices, sample_index_B: Indices, *, seed: int, vocab_size: int, rate_millionths: int = DEFAULT_RATE
+    ids_BT: I64,
+    lengths_B: Indices,
+    sample_index_B: Indices,
+    *,
+    seed: int,
+    vocab_size: int,
+    rate_millionths: int = DEFAULT_RATE,
+    choice: Choice | None = None,
 ) -> Masked:
     """Hide tokens for training, 80/10/10; `<s>`, `</s>` and `<pad>` are never chosen, `<unk>` may be.
 
     ids_BT: packed rows. lengths_B: their tokens, padding not counted. sample_index_B: global sample index of each row,
     the only thing besides seed and place that the choice depends on. vocab_size: `<mask>` is vocab_size − 1, and a
-    random id lies in 4 … vocab_size − 2.
+    random id lies in 4 … vocab_size − 2. choice: which tokens; none: each alike.
 
     Raises:
-        ValueError: the rate is outside 1..1,000,000, or the vocabulary has no ordinary id.
+        ValueError: the rate is outside 1..1,000,000, the vocabulary has no ordinary id, or the choice is one for another vocabulary.
     """
-    return _mask(ids_BT, lengths_B, sample_index_B, derive(seed, "mlm"), vocab_size, rate_millionths, _TENTHS_MASKED, _TENTHS_CHANGED)
+    key = derive(seed, "mlm")
+    return _mask(ids_BT, lengths_B, sample_index_B, key, vocab_size, rate_millionths, _TENTHS_MASKED, _TENTHS_CHANGED, choice)
 
 
 def held_out_mask(ids_BT: I64, lengths_B: Indices, sample_index_B: Indices, *, vocab_size: int, seed: int = HELD_OUT_SEED) -> Masked:
@@ -126,6 +165,7 @@ def _mask(
     rate_millionths: int,
     tenths_masked: int,
     tenths_changed: int,
+    choice: Choice | None = None,
 ) -> Masked:
     _check_rate(rate_millionths)
     num_ordinary = vocab_size - 1 - _FIRST_ORDINARY
@@ -135,7 +175,8 @@ def _mask(
     # The mixer is a bijection, so no two places of a row have the same hash and the count-th smallest parts them exactly.
     samples_B, own_B = np.asarray(sample_index_B).astype(np.uint64), np.asarray(lengths_B, np.int64)
     ids = np.ascontiguousarray(ids_BT, np.int64)
-    return Masked(*hide(ids, own_B, samples_B, np.uint64(key), rate_millionths, per_row, tenths_masked, tenths_changed, vocab_size))
+    given = (ids, own_B, samples_B, np.uint64(key), rate_millionths, per_row, tenths_masked, tenths_changed, vocab_size)
+    return Masked(*(hide(*given) if choice is None else hide_in_order(*given, *choice.arguments(vocab_size))))
 
 
 def _check_rate(rate_millionths: int) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from pipeline.text.packing import EOS, FIRST_POSITION, PAD
 from pipeline.training.counter import bits, derive
+from pipeline.training.objectives.choices import Choice
 from pipeline.training.objectives.masked import DEFAULT_RATE, MaskedLanguageModel
 from pipeline.training.packed_rows import Gathered
 
@@ -24,13 +25,13 @@ I64 = npt.NDArray[np.int64]
 Indices = npt.NDArray[np.integer]
 
 
-def objective(rate_millionths: int = DEFAULT_RATE) -> MaskedLanguageModel:
+def objective(rate_millionths: int = DEFAULT_RATE, choice: Choice | None = None) -> MaskedLanguageModel:
     """The objective of this file, to be applied to rows of `swapped` sides; the registry's way in.
 
     Raises:
         ValueError: the rate is outside 1..1,000,000.
     """
-    return MaskedLanguageModel(rate_millionths)
+    return MaskedLanguageModel(rate_millionths, choice)
 
 
 def swapped(gathered: Gathered, lengths_B: Indices, samples_B: Indices, *, seed: int) -> Gathered:
