@@ -2,6 +2,7 @@
 
     checkpoints/  step-00000100/ … each complete once its checkpoint.json is there; the newest whole one is where a start goes on
 
+Each start claims the folder (pipeline.launches), so that a rank of the one before, should it live on, writes no more.
 A checkpoint whose bytes are not those recorded is set apart (`damaged-…`) and the one before is taken.
 """
 
@@ -17,6 +18,7 @@ from pipeline.cluster import Cluster, NodeLost, WorkerDied
 from pipeline.curve import Curve
 from pipeline.errors import IntegrityError
 from pipeline.gang_sizes import world_size
+from pipeline.launches import Launch
 from pipeline.progress import Progress
 from pipeline.storage import Storage
 
@@ -79,9 +81,12 @@ def _run_gang(
     cluster: Cluster, storage: Storage, folder: str, entry: str, argument: dict[str, Any], global_batch: int, workers: int | tuple[int, int], name: str,
     max_restarts: int, deadline_s: float, on_poll: Callable[[], int], fence: Callable[[], None],
 ) -> list[Any]:  # fmt: skip
-    restarts = 0
+    launches = restarts = 0
     while True:
         fence()
+        launches += 1
+        launch = Launch(storage, folder, f"{storage.attempt}-{launches}")
+        launch.claim()
         _clear_unfinished(storage, folder)
         whole = checkpoints(storage, folder)
         resume = whole[-1] if whole else None
@@ -89,8 +94,9 @@ def _run_gang(
         log.info("%s: %d rank(s)%s", name, ranks, f", going on from {resume.rpartition('/')[2]}" if resume else "")
         try:
             values = cluster.launch_gang(
-                entry, {**argument, "resume": resume}, workers=ranks, name=f"{name}-{restarts}", deadline_s=deadline_s, on_poll=on_poll
-            )
+                entry, {**argument, "resume": resume, "launch": launch.plain()}, workers=ranks, name=f"{name}-{launches}", deadline_s=deadline_s,
+                on_poll=on_poll,
+            )  # fmt: skip
             if not values[0]["about"]["interrupted"]:
                 return values
             log.info("%s: a node is taken away; a checkpoint was saved, the gang starts again elsewhere", name)
@@ -111,7 +117,10 @@ def _run_gang(
 def _clear_unfinished(storage: Storage, folder: str) -> None:
     found = {match.group() for path in storage.list(folder) if (match := _UNFINISHED.match(path))}
     for path in sorted(found):
-        storage.remove(path)
+        try:
+            storage.remove(path)
+        except OSError as error:  # a rank that lives on writes into it; no other launch does
+            log.warning("%s: not removed now: %s", path, error)
 
 
 def _set_apart(storage: Storage, folder: str) -> None:

@@ -5,7 +5,7 @@ what it is, and the files (below tests/) in which tests are marked with it.
 
     K1   SIGKILL of a worker at every failpoint        test_units.py test_gang.py end_to_end/test_kills.py end_to_end/test_failpoints.py
     K2   SIGKILL of the driver at every failpoint      end_to_end/test_kills.py end_to_end/test_failpoints.py
-    K3   the driver's workers outlive it               test_lease.py end_to_end/test_failpoints.py
+    K3   the driver's workers outlive it               test_lease.py test_launches.py end_to_end/test_failpoints.py
     K4   a node lost in mid-stage                      test_units.py test_cluster_nodes.py
     K5   a node drained for preemption                 test_cluster_nodes.py training/test_loop.py
     K6   Ctrl-C, a job stopped                         test_gang.py

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import platform
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,6 +120,7 @@ def _plots(records: list[dict[str, Any]], held: dict[str, Any], output: Output) 
 
 def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     """One rank of the gang; returns (on every rank alike) what was trained and measured."""
+    from pipeline.launches import Launch
     from pipeline.model.build import build_masked_lm
     from pipeline.model.masked_lm import MaskedLM
     from pipeline.saving import save_checkpoint, start_folder
@@ -132,6 +134,8 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from stages.pretrain.rows import packed_rows
 
     storage = Storage.at(argument["root"], argument["attempt"])
+    launch = Launch.of(storage, argument["launch"])
+    launch.meet(platform.node())
     config = Config.model_validate_json(json.dumps(argument["config"]))
     rows = packed_rows(storage, argument["packing"], argument["tokens"])
     on_pairs = ON_PAIRS.intersection(names_of(config))
@@ -172,17 +176,21 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
         return {"heldout/loss": mean_over_languages(by_lang), **{f"heldout/{lang}": value for lang, value in by_lang.items()}, **extra}
 
+    def watch(records: list[dict[str, float]]) -> None:
+        launch.require()
+        curve.append(records)
+
     def save(step: int, engine: Any, meta: Any) -> None:
         # Before the checkpoint is whole, so that a run killed behind the last one finds what was measured there.
         if gang.rank == 0 and measured_at == step:
             storage.write_json(f"{argument['checkpoints']}/heldout-{step}.json", {lang: list(pair) for lang, pair in final.items()})
             if others:
                 storage.write_json(f"{argument['checkpoints']}/objectives-{step}.json", others)
-        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=config.keep)
+        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=config.keep, launch=launch)
 
     resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
     outcome = train(
-        settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate,
+        settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=watch, evaluate=evaluate,
         meter=meter_of(config, vocab_size, gang),
     )  # fmt: skip
     if gang.rank != 0 or outcome.interrupted:
