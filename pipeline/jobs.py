@@ -2,6 +2,7 @@
 
     checkpoints/  step-00000100/ … each complete once its checkpoint.json is there; the newest whole one is where a start goes on
 
+Each start claims the folder (pipeline.launches), so that a rank of the one before, should it live on, writes no more.
 A checkpoint whose bytes are not those recorded is set apart (`damaged-…`) and the one before is taken.
 
 After a loss spike the gang goes on from a checkpoint some steps back and leaves out the data from there to the spike (`skips`). `skips.json` beside the checkpoints
@@ -21,6 +22,7 @@ from pipeline.curve import Curve
 from pipeline.errors import IntegrityError, StageError
 from pipeline.failpoint import failpoint
 from pipeline.gang_sizes import world_size
+from pipeline.launches import Launch
 from pipeline.progress import Progress
 from pipeline.skips import Rewinding, Skips
 from pipeline.storage import Storage
@@ -89,9 +91,12 @@ def _run_gang(
     cluster: Cluster, storage: Storage, folder: str, entry: str, argument: dict[str, Any], global_batch: int, workers: int | tuple[int, int], name: str,
     max_restarts: int, deadline_s: float, on_poll: Callable[[], int], fence: Callable[[], None], rewinding: Rewinding | None,
 ) -> list[Any]:  # fmt: skip
-    restarts = 0
+    launches = restarts = 0
     while True:
         fence()
+        launches += 1
+        launch = Launch(storage, folder, f"{storage.attempt}-{launches}")
+        launch.claim()
         _clear_unfinished(storage, folder)
         skips = read_skips(storage, folder)
         _clear_undone(storage, folder, skips)
@@ -102,9 +107,9 @@ def _run_gang(
         try:
             values = cluster.launch_gang(
                 entry,
-                {**argument, "resume": resume, "skips": [list(each) for each in skips.ranges]},
+                {**argument, "resume": resume, "skips": [list(each) for each in skips.ranges], "launch": launch.plain()},
                 workers=ranks,
-                name=f"{name}-{restarts}",
+                name=f"{name}-{launches}",
                 deadline_s=deadline_s,
                 on_poll=on_poll,
             )
@@ -177,7 +182,10 @@ def _clear_undone(storage: Storage, folder: str, skips: Skips) -> None:
 def _clear_unfinished(storage: Storage, folder: str) -> None:
     found = {match.group() for path in storage.list(folder) if (match := _UNFINISHED.match(path))}
     for path in sorted(found):
-        storage.remove(path)
+        try:
+            storage.remove(path)
+        except OSError as error:  # a rank that lives on writes into it; no other launch does
+            log.warning("%s: not removed now: %s", path, error)
 
 
 def _set_apart(storage: Storage, folder: str) -> None:

@@ -170,6 +170,7 @@ def test_a_joined_cluster_gets_the_code_outlives_a_lost_node_and_is_left_running
     assert machines.process.poll() is None
 
 
+@pytest.mark.fault("K4")
 def test_a_gang_spans_nodes_and_a_lost_node_is_not_a_fault_of_the_work(machines: Machines, tmp_path: Path) -> None:
     machines.do("add", "a")
     machines.do("add", "b")
@@ -193,6 +194,7 @@ def test_a_gang_spans_nodes_and_a_lost_node_is_not_a_fault_of_the_work(machines:
         assert cluster.launch_gang("entries:meet", {}, workers=1, name="rest", deadline_s=120)[0]["total"] == 1
 
 
+@pytest.mark.fault("K5")
 def test_a_drained_node_is_told_to_every_rank_in_time_for_a_checkpoint(machines: Machines, tmp_path: Path) -> None:
     machines.do("add", "a")
     machines.do("add", "b")

@@ -1,12 +1,16 @@
-"""Which test answers for which fault, for the stages `ingest`, `clean` and `dedup`; checked, so that the map stays true.
+"""Which test answers for which fault, for the stages `ingest`, `clean`, `dedup` and `pretrain`; checked, so that the map stays true.
 
 A test that answers for a fault carries `@pytest.mark.fault("I4")`; `pytest -m fault` runs them all, the slow ones too. A line below gives the fault's id,
 what it is, and the files (below tests/) in which tests are marked with it.
 
-    K1   SIGKILL of a worker at every failpoint        test_units.py end_to_end/test_kills.py end_to_end/test_failpoints.py
+    K1   SIGKILL of a worker at every failpoint        test_units.py test_gang.py end_to_end/test_kills.py end_to_end/test_failpoints.py
     K2   SIGKILL of the driver at every failpoint      end_to_end/test_kills.py end_to_end/test_failpoints.py
-    K3   the driver's workers outlive it               test_lease.py end_to_end/test_failpoints.py
+    K3   the driver's workers outlive it               test_lease.py test_launches.py end_to_end/test_failpoints.py
     K4   a node lost in mid-stage                      test_units.py test_cluster_nodes.py
+    K5   a node drained for preemption                 test_cluster_nodes.py training/test_loop.py
+    K6   Ctrl-C, a job stopped                         test_gang.py
+    K7   SIGKILL while a checkpoint is saved           end_to_end/test_kills.py
+    K10  a worker or rank stands still                 test_gang.py
     I1   one byte flipped                              test_storage.py end_to_end/test_determinism.py end_to_end/test_reruns.py end_to_end/test_damage.py
     I2   a cut, an empty, a missing shard              end_to_end/test_damage.py
     I3   disk full, no more open files, read-only      test_units.py end_to_end/test_bad_input.py end_to_end/test_damage.py
@@ -21,6 +25,8 @@ what it is, and the files (below tests/) in which tests are marked with it.
     R2   the same command again                        test_units.py end_to_end/test_reruns.py
     R3   mtime touched, a comment edited               end_to_end/test_reruns.py
     R4   one parameter changed                         end_to_end/test_reruns.py
+    R5   ZeRO stage or world size changed on resume    training/test_checkpoint.py training/test_loop.py
+    N1   MLflow down, slow, locked                     test_tracking.py
 """
 
 from __future__ import annotations
@@ -30,7 +36,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-IN_SCOPE = {*(f"K{n}" for n in range(1, 5)), *(f"I{n}" for n in range(1, 11)), *(f"R{n}" for n in range(1, 5))}
+IN_SCOPE = {*(f"K{n}" for n in (*range(1, 8), 10)), *(f"I{n}" for n in range(1, 11)), *(f"R{n}" for n in range(1, 6)), "N1"}
 
 
 def marked(source: str) -> set[str]:

@@ -154,6 +154,7 @@ def test_another_exception_names_rank_and_line(cluster: Cluster, tmp_path: Path,
     assert "in fail" in caught.value.traceback
 
 
+@pytest.mark.fault("K1")
 @pytest.mark.parametrize("rank", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_rank_is_a_dead_worker_and_the_next_launch_works(cluster: Cluster, tmp_path: Path, rank: int) -> None:
     with pytest.raises(WorkerDied) as caught:
@@ -165,6 +166,7 @@ def test_a_killed_rank_is_a_dead_worker_and_the_next_launch_works(cluster: Clust
 
 
 @pytest.mark.slow
+@pytest.mark.fault("K10")
 def test_a_stopped_rank_is_found_within_the_deadline_and_killed(cluster: Cluster, tmp_path: Path) -> None:
     started_at_s = time.monotonic()
     with pytest.raises(WorkerDied) as caught:
@@ -176,6 +178,7 @@ def test_a_stopped_rank_is_found_within_the_deadline_and_killed(cluster: Cluster
 
 
 @pytest.mark.slow
+@pytest.mark.fault("K10")
 def test_no_progress_by_the_drivers_measure_is_a_hang(cluster: Cluster, tmp_path: Path) -> None:
     with pytest.raises(WorkerDied, match="no progress for 10 s") as caught:
         cluster.launch_gang(
@@ -191,6 +194,7 @@ def test_no_progress_by_the_drivers_measure_is_a_hang(cluster: Cluster, tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.fault("K6")
 def test_an_interruption_stops_the_gang_and_frees_its_places(cluster: Cluster, tmp_path: Path) -> None:
     def interrupt() -> None:
         if len(list(tmp_path.iterdir())) == 2:

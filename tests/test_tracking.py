@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -11,9 +12,11 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +127,7 @@ def test_no_password_reaches_the_store_or_the_disk(root: Path, monkeypatch: pyte
     assert b"hunter2" not in (root / "mlflow.db").read_bytes()
 
 
+@pytest.mark.fault("N1")
 def test_what_an_outage_held_back_is_delivered_once_by_the_next_run(
     root: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -156,6 +160,62 @@ def test_what_an_outage_held_back_is_delivered_once_by_the_next_run(
     assert run.info.status == "FINISHED"
     assert [metric.value for metric in client.get_metric_history(run.info.run_id, "loss")] == list(range(50))
     assert [version.version for version in client.search_model_versions("name = 'x'")] == [1]
+
+
+class Broken(BaseHTTPRequestHandler):
+    """A server that answers 500 to all, or, where `pause_s` is set, takes its time before it does."""
+
+    pause_s = 0.0
+
+    def answer(self) -> None:
+        time.sleep(self.pause_s)
+        with contextlib.suppress(OSError):
+            self.send_error(500)
+
+    do_GET = do_POST = answer
+
+    def log_message(self, format: str, *_: object) -> None:
+        pass
+
+
+@pytest.mark.fault("N1")
+@pytest.mark.parametrize("pause_s", [0.0, 30.0])
+def test_a_server_that_is_broken_or_slow_holds_up_nobody_and_its_figures_are_kept(tmp_path: Path, pause_s: float) -> None:
+    handler = type("Handler", (Broken,), {"pause_s": pause_s})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        tracking = Tracking.open(f"http://127.0.0.1:{server.server_port}", "x", local_root=tmp_path)
+        parent = tracking.start_parent("x", {}, {})
+        for step in range(20):
+            started_at_s = time.monotonic()
+            tracking.log_metrics(parent, [("loss", step, step, step)])
+            assert time.monotonic() - started_at_s < 5
+        started_at_s = time.monotonic()
+        assert tracking.close(3) == 21
+        assert time.monotonic() - started_at_s < 20
+        assert len(list((tmp_path / "outbox").iterdir())) == 1
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.fault("N1")
+def test_figures_for_a_locked_database_arrive_once_when_it_is_free(root: Path) -> None:
+    with Tracking.open(None, "x", local_root=root) as tracking:
+        parent = tracking.start_parent("x", {}, {})
+        assert tracking.flush()
+        with contextlib.closing(sqlite3.connect(root / "mlflow.db", isolation_level=None)) as holder:
+            holder.execute("BEGIN EXCLUSIVE")
+            tracking.log_metrics(parent, [("loss", step, step, step) for step in range(5)])
+            assert not tracking.flush(8)
+            holder.execute("ROLLBACK")
+        assert tracking.flush(60)
+        run_id = tracking.run_id(parent)
+        tracking.end(parent, "FINISHED")
+    assert run_id is not None
+    assert [metric.value for metric in client_of(root).get_metric_history(run_id, "loss")] == list(range(5))
 
 
 def test_a_record_that_is_refused_does_not_block_those_behind_it(root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -408,6 +468,7 @@ def server(tmp_path: Path, made_store: Path) -> Iterator[Server]:
 
 
 @pytest.mark.slow
+@pytest.mark.fault("N1")
 def test_a_server_that_goes_away_and_comes_back_gets_everything_once(
     server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import shutil
 import tempfile
 from collections import Counter
@@ -100,6 +101,7 @@ def _train(gang: Any, argument: dict[str, Any], slot: str) -> dict[str, Any]:
     """Read, train, save, export."""
     import torch
 
+    from pipeline.launches import Launch
     from pipeline.model.build import build_classifier
     from pipeline.model.masked_lm import SequenceClassifier, classifier_loss
     from pipeline.saving import save_checkpoint, start_folder
@@ -110,6 +112,8 @@ def _train(gang: Any, argument: dict[str, Any], slot: str) -> dict[str, Any]:
 
     storage = Storage.at(argument["root"], argument["attempt"])
     config = Config.model_validate_json(json.dumps(argument["config"]))
+    launch = Launch.of(storage, argument["launch"])
+    launch.meet(platform.node())
     base, seed, folder = _base(storage, argument), argument["seed"], f"{argument['checkpoints']}/{slot}"
     examples = read_split(storage, argument["examples"], config.examples, "train")
     labels = label_ids(examples)
@@ -134,10 +138,11 @@ def _train(gang: Any, argument: dict[str, Any], slot: str) -> dict[str, Any]:
     prefix = "" if slot == "model" else "untrained/"
 
     def watch(records: list[dict[str, float]]) -> None:
+        launch.require()
         curve.append([{name if name == "step" else prefix + name: value for name, value in record.items()} for record in records])
 
     def save(step: int, engine: Any, meta: Any) -> None:
-        save_checkpoint(storage, folder, step, engine, meta, gang, keep=Retention(1))
+        save_checkpoint(storage, folder, step, engine, meta, gang, keep=Retention(1), launch=launch)
 
     whole = checkpoints(storage, folder)
     resume = start_folder(storage, whole[-1]) if whole else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -137,6 +138,7 @@ def _plots(records: list[dict[str, Any]], held: dict[str, Any], output: Output) 
 
 def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     """One rank of the gang; returns (on every rank alike) what was trained and measured."""
+    from pipeline.launches import Launch
     from pipeline.model.architectures import architecture_of, size_of
     from pipeline.model.build import plain_configuration, training_module
     from pipeline.saving import save_checkpoint, start_folder
@@ -162,6 +164,8 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from stages.pretrain.rows import packed_rows
 
     storage = Storage.at(argument["root"], argument["attempt"])
+    launch = Launch.of(storage, argument["launch"])
+    launch.meet(platform.node())
     config = Config.model_validate_json(json.dumps(argument["config"]))
     rows = packed_rows(storage, argument["packing"], argument["tokens"])
     on_pairs = ON_PAIRS.intersection(names_of(config))
@@ -221,6 +225,10 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
             **extra,
         }
 
+    def watch(records: list[dict[str, float]]) -> None:
+        launch.require()
+        curve.append(records)
+
     def save(step: int, engine: Any, meta: Any) -> None:
         # Before the checkpoint is whole, so that a run killed behind the last one finds what was measured there.
         if gang.rank == 0 and measured_at == step:
@@ -230,12 +238,12 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         if measured_at == step and held_out is not None:
             meta = replace(meta, heldout_loss=held_out)
         keep = Retention(config.keep, config.keep_best, config.keep_every)
-        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=keep)
+        save_checkpoint(storage, argument["checkpoints"], step, engine, meta, gang, keep=keep, launch=launch)
 
     skips = Skips.of(argument["skips"])
     resume = None if argument["resume"] is None else start_folder(storage, argument["resume"])
     outcome = train(
-        settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=curve.append, evaluate=evaluate,
+        settings, module, feed, pretraining_loss, gang, resume_from=resume, save=save, watch=watch, evaluate=evaluate,
         meter=meter_of(config, size, architecture, vocab_size, gang), skips=skips, languages=languages,
         spikes=SpikeRule(config.spike.loss, config.spike.gradient, config.spike.window),
     )  # fmt: skip

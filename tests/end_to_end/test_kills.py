@@ -242,6 +242,7 @@ def as_trained(folder: Path, trained: Path, again: Mapping[int, int], ends: froz
 
 
 @pytest.mark.slow
+@pytest.mark.fault("K2")
 def test_a_driver_killed_while_it_trains_goes_on_from_the_last_checkpoint_bit_for_bit(copied: Path, trained: Path) -> None:
     # Rank 0 stands still after step 5, so that the driver is killed with a checkpoint of step 4 and one step more.
     process = subprocess.Popen(
@@ -274,6 +275,7 @@ def test_a_driver_killed_while_it_trains_goes_on_from_the_last_checkpoint_bit_fo
         ("checkpoint.after_rename:kill:2", "step-00000004", {}),
     ],
 )
+@pytest.mark.fault("K1", "K7")
 def test_a_rank_killed_while_it_trains_or_saves_goes_on_bit_for_bit(
     copied: Path, trained: Path, item: str, going_on: str, again: dict[int, int]
 ) -> None:

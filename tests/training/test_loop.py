@@ -107,12 +107,14 @@ def test_a_loss_that_is_no_number_stops_all_ranks_at_its_step_and_saves_nothing(
     assert [record["step"] for record in two_ranks.rank_0["poisoned"]["records"]] == [1, 2]
 
 
+@pytest.mark.fault("K5")
 def test_preemption_of_one_rank_saves_and_stops_both(two_ranks: TwoRanks) -> None:
     for result in (two_ranks.rank_0["preempted"], two_ranks.rank_1["preempted"]):
         assert result["saved"] == [4]
         assert result["outcome"]["interrupted"] and result["outcome"]["steps"] == 4
 
 
+@pytest.mark.fault("K5")
 def test_a_preempted_run_goes_on_as_if_nothing_had_happened(tmp_path: Path) -> None:
     whole = run(Alone(), steps=5, dropout=0.1)
     first = run(RankGang(patience=1), steps=5, dropout=0.1, log_every=1, keep=str(tmp_path))
@@ -138,6 +140,7 @@ def test_the_precision_of_a_checkpoint_is_kept(tmp_path: Path, caplog: pytest.Lo
     assert "fp32 is asked for and ignored" in caplog.text
 
 
+@pytest.mark.fault("R5")
 def test_a_resume_with_another_global_batch_or_fewer_steps_is_refused(tmp_path: Path) -> None:
     run(Alone(), steps=3, keep=str(tmp_path))
     error = run(Alone(), steps=4, global_batch=16, resume_from=str(tmp_path / "3"))["error"]
