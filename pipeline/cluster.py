@@ -25,9 +25,11 @@ import contextlib
 import math
 import os
 import re
+import socket
+import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent import futures
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -36,6 +38,8 @@ from pipeline.errors import PreflightError, StageError
 from pipeline.remote import node_report, package_root, require_plain, run_named
 
 _HANDSHAKE_TIMEOUT_S = 180.0
+_ANSWER_TIMEOUT_S = 3.0
+_FREE_WAIT_S = 20.0
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -219,6 +223,19 @@ class Cluster:
         """Return the machines that are alive now, by name."""
         return _alive_nodes()
 
+    def free_nodes(self, wait_s: float = _FREE_WAIT_S) -> list[Node]:
+        """Return the machines that a gang could be started on, each with what is free of it.
+
+        They are alive, not about to be taken away, and answer at the port of their Ray: one that was cut off or killed a moment ago counts
+        as alive for some 20 s more. What ended a moment ago gives its places back by and by, so waits up to `wait_s` for all to be free.
+        """
+        end = time.monotonic() + wait_s
+        while True:
+            whole, free = _usable_nodes(ask=not self.is_local)
+            if [(n.cpus, n.gpus) for n in free] == [(n.cpus, n.gpus) for n in whole] or time.monotonic() >= end:
+                return free
+            time.sleep(0.5)
+
     def require(
         self, *, cpus: float = 1, memory_bytes: int | None = None, gpus: float = 0, workers: int = 1, what: str = "the work"
     ) -> None:
@@ -227,10 +244,10 @@ class Cluster:
         Raises:
             PreflightError: they never could, whatever else finishes.
         """
-        if _fits(self._nodes, cpus, memory_bytes or 0, gpus) >= workers:
+        if fits(self._nodes, cpus, memory_bytes or 0, gpus) >= workers:
             return
         self._nodes = _alive_nodes()
-        if _fits(self._nodes, cpus, memory_bytes or 0, gpus) >= workers:
+        if fits(self._nodes, cpus, memory_bytes or 0, gpus) >= workers:
             return
         needed = {"CPU": cpus * workers, "GPU": gpus * workers, "memory": float((memory_bytes or 0) * workers)}
         ceiling = _autoscaler_ceiling()
@@ -242,7 +259,7 @@ class Cluster:
         size = f"{cpus:g} CPU, {gpus:g} GPU, {(memory_bytes or 0) / 2**30:.1f} GiB"
         raise PreflightError(
             f"{what} needs {workers} worker(s) of {size} at once, and the cluster can hold "
-            f"{_fits(self._nodes, cpus, memory_bytes or 0, gpus)} ({present}). "
+            f"{fits(self._nodes, cpus, memory_bytes or 0, gpus)} ({present}). "
             "Lower cluster.workers, cpus_per_worker, gpus_per_worker or the memory asked for, or add nodes."
         )
 
@@ -368,7 +385,37 @@ def _alive_nodes() -> list[Node]:
     return sorted(nodes, key=lambda node: (node.name, node.node_id))
 
 
-def _fits(nodes: Collection[Node], cpus: float, memory_bytes: float, gpus: float) -> int:
+def _usable_nodes(*, ask: bool) -> tuple[list[Node], list[Node]]:
+    """The nodes that take work, with all they have and with what is free; `ask` them whether they are there, too."""
+    import ray
+    from ray._private.state import state
+
+    draining = state.get_draining_nodes()
+    entries = {entry["NodeID"]: entry for entry in ray.nodes() if entry["Alive"] and entry["NodeID"] not in draining}
+    if ask:
+        with futures.ThreadPoolExecutor(max_workers=64) as pool:
+            answers = pool.map(lambda entry: answers_at(entry["NodeManagerAddress"], entry["NodeManagerPort"]), entries.values())
+            entries = {name: entry for (name, entry), is_there in zip(entries.items(), answers, strict=True) if is_there}
+    free = state.available_resources_per_node()
+    whole = [node for node in _alive_nodes() if node.node_id in entries]
+    left = [
+        replace(node, cpus=has.get("CPU", 0.0), gpus=has.get("GPU", 0.0), memory_bytes=has.get("memory", 0.0))
+        for node in whole
+        for has in (free.get(node.node_id, {}),)
+    ]
+    return whole, left
+
+
+def answers_at(address: str, port: int, timeout_s: float = _ANSWER_TIMEOUT_S) -> bool:
+    """Whether anything listens there."""
+    try:
+        socket.create_connection((address, port), timeout=timeout_s).close()
+    except OSError:
+        return False
+    return True
+
+
+def fits(nodes: Collection[Node], cpus: float, memory_bytes: float, gpus: float) -> int:
     """Count the workers of this size that the empty nodes would hold."""
     count = 0.0
     for node in nodes:

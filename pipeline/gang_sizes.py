@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
-
-from pipeline.cluster import Cluster
+from pipeline.cluster import Cluster, fits
 from pipeline.errors import ConfigError, PreflightError
 
 
 def world_size(cluster: Cluster, workers: int | tuple[int, int], global_batch: int) -> int:
     """Ranks for `workers` (0: as many as there are places; (min, max): the largest divisor of the global batch within).
+
+    A place is a free one on a node that answers and is not about to be taken away.
 
     Raises:
         ConfigError: a fixed number does not divide the global batch.
@@ -33,11 +33,9 @@ def world_size(cluster: Cluster, workers: int | tuple[int, int], global_batch: i
 
 
 def _places(cluster: Cluster) -> int:
-    per_node = cluster.settings.cpus_per_worker
-    places = sum(math.floor(node.cpus / per_node + 1e-9) for node in cluster.nodes())
-    if cluster.gpus_per_worker:
-        places = min(places, sum(math.floor(node.gpus / cluster.gpus_per_worker + 1e-9) for node in cluster.nodes()))
-    return max(1, places)
+    given = cluster.settings
+    nodes = cluster.free_nodes()
+    return max(1, fits(nodes, given.cpus_per_worker, given.memory_per_worker or 0, cluster.gpus_per_worker))
 
 
 def default_micro_batch(global_batch: int, ranks: int, most: int = 16) -> int:

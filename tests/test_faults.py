@@ -6,11 +6,13 @@ what it is, and the files (below tests/) in which tests are marked with it.
     K1   SIGKILL of a worker at every failpoint        test_units.py test_gang.py end_to_end/test_kills.py end_to_end/test_failpoints.py
     K2   SIGKILL of the driver at every failpoint      end_to_end/test_kills.py end_to_end/test_failpoints.py
     K3   the driver's workers outlive it               test_lease.py test_launches.py end_to_end/test_failpoints.py
-    K4   a node lost in mid-stage                      test_units.py test_cluster_nodes.py
-    K5   a node drained for preemption                 test_cluster_nodes.py training/test_loop.py
+    K4   a node lost in mid-stage                      test_units.py test_cluster_nodes.py end_to_end/test_lost_hosts.py
+    K5   a node drained for preemption                 test_cluster_nodes.py training/test_loop.py end_to_end/test_lost_hosts.py
     K6   Ctrl-C, a job stopped                         test_gang.py
     K7   SIGKILL while a checkpoint is saved           end_to_end/test_kills.py
-    K10  a worker or rank stands still                 test_gang.py
+    K10  a worker or rank stands still                 test_gang.py end_to_end/test_lost_hosts.py
+    K11  the head of the cluster killed                end_to_end/test_kills.py
+    K12  SIGKILL while an extension is compiled        training/test_compiling.py
     I1   one byte flipped                              test_storage.py end_to_end/test_determinism.py end_to_end/test_reruns.py end_to_end/test_damage.py
     I2   a cut, an empty, a missing shard              end_to_end/test_damage.py
     I3   disk full, no more open files, read-only      test_units.py end_to_end/test_bad_input.py end_to_end/test_damage.py
@@ -36,7 +38,7 @@ import re
 from pathlib import Path
 
 TESTS = Path(__file__).resolve().parent
-IN_SCOPE = {*(f"K{n}" for n in (*range(1, 8), 10)), *(f"I{n}" for n in range(1, 11)), *(f"R{n}" for n in range(1, 6)), "N1"}
+IN_SCOPE = {*(f"K{n}" for n in (*range(1, 8), 10, 11, 12)), *(f"I{n}" for n in range(1, 11)), *(f"R{n}" for n in range(1, 6)), "N1"}
 
 
 def marked(source: str) -> set[str]:

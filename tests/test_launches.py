@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipeline.cluster import ClusterSettings, Node, WorkerDied
+from pipeline.cluster import ClusterSettings, Node, WorkerDied, answers_at
 from pipeline.curve import Curve
 from pipeline.errors import PreflightError
+from pipeline.gang_sizes import world_size
 from pipeline.jobs import checkpoints, run_gang
 from pipeline.launches import Launch, SupersededError
+from pipeline.retention import Retention
 from pipeline.saving import save_checkpoint
 from pipeline.storage import Storage
 from pipeline.training.checkpoint import INDEX, CheckpointMeta, read_meta
@@ -39,7 +41,7 @@ def engine() -> Engine:
 
 def save(engine: Engine, storage: Storage, launch: Launch, step: int) -> None:
     meta = CheckpointMeta(step, 8 * step, "fp32", 1, 0)
-    save_checkpoint(storage, "work", step, engine, meta, Alone(), keep=2, launch=launch)
+    save_checkpoint(storage, "work", step, engine, meta, Alone(), keep=Retention(2), launch=launch)
 
 
 @pytest.mark.fault("K3")
@@ -107,7 +109,7 @@ class FakeCluster:
         self.free = free
         self.launched: list[tuple[int, Mapping[str, Any]]] = []
 
-    def nodes(self) -> list[Node]:
+    def free_nodes(self) -> list[Node]:
         return [Node(str(number), str(number), 1.0, 0.0, 1e9) for number in range(self.free.pop(0))]
 
     def launch_gang(self, entry: str, argument: Mapping[str, Any], *, workers: int, **_: Any) -> list[Any]:
@@ -134,6 +136,38 @@ def test_every_launch_has_a_token_of_its_own_and_the_ranks_that_there_are_places
         with pytest.raises(SupersededError):
             Launch(storage, "work", token).require()
     Launch(storage, "work", tokens[2]).require()
+
+
+@pytest.mark.parametrize(("free", "batch", "ranks"), [(3, 12, 3), (2, 12, 2), (3, 8, 2), (1, 12, 1), (3, 7, 1)])
+def test_ranks_are_the_largest_divisor_of_the_batch_that_has_places(free: int, batch: int, ranks: int) -> None:
+    cluster: Any = FakeCluster([free])
+    assert world_size(cluster, (1, 3), batch) == ranks
+
+
+def test_fewer_free_places_than_the_least_are_refused() -> None:
+    cluster: Any = FakeCluster([1])
+    with pytest.raises(PreflightError, match="the cluster has places for 1"):
+        world_size(cluster, (2, 3), 12)
+
+
+def test_free_nodes_leave_out_what_is_in_use_after_waiting_for_it(cluster: Any) -> None:
+    (node,) = cluster.free_nodes()
+    assert node.cpus == 2
+    handle = cluster.submit("time:sleep", 4)
+    while (found := cluster.free_nodes(0))[0].cpus == 2:
+        pass
+    assert [node.cpus for node in found] == [1]
+    assert [node.cpus for node in cluster.free_nodes(30)] == [2]
+    assert cluster.result(handle) is None
+
+
+def test_a_port_where_nothing_listens_does_not_answer() -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert answers_at("127.0.0.1", port)
+    assert not answers_at("127.0.0.1", port)
 
 
 @pytest.mark.fault("K3")

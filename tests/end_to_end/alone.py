@@ -125,6 +125,14 @@ class _Inline:
             raise TaskRaised(str(handle.error), error=handle.error, traceback="")
         return handle.value
 
+    def launch_gang(self, entry: str, argument: Mapping[str, Any], *, workers: int, **_: object) -> list[Any]:
+        """A gang of one is this process."""
+        from pipeline.remote import resolve
+        from pipeline.training.engine import Alone
+
+        assert workers == 1, workers
+        return [resolve(entry)(Alone(), json.loads(json.dumps(argument)))]
+
     def handshake(self, *_: object) -> None:
         pass
 

@@ -267,6 +267,31 @@ def test_a_driver_killed_while_it_trains_goes_on_from_the_last_checkpoint_bit_fo
 
 
 @pytest.mark.slow
+@pytest.mark.fault("K11")
+def test_a_run_whose_cluster_lost_its_head_ends_in_bounded_time_and_the_next_goes_on(copied: Path, trained: Path) -> None:
+    output = copied / "output"
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            tiny.command(copied / "pipeline.yaml", *TRAINING, EVERY_2), cwd=copied, stdout=sink, stderr=subprocess.STDOUT,
+            env=tiny.environment({"PIPELINE_FAILPOINT": "curve.after_append:hang:5", "PIPELINE_FAILPOINT_ONCE": str(copied / "once")}),
+        )  # fmt: skip
+    end = time.monotonic() + 300
+    while not (copied / "once").exists():
+        assert process.poll() is None and time.monotonic() < end, "it never came to step 5"
+        time.sleep(0.1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    (head,) = [child for child in children if child.name() == "gcs_server"]
+    head.kill()
+    assert process.wait(240) not in (0, KILLED), output.read_text()[-3000:]
+    _, alive = psutil.wait_procs(children, timeout=60)
+    assert [child.name() for child in alive] == []
+    after = tiny.run(copied, *TRAINING, EVERY_2)
+    assert after.returncode == 0, after.stdout + after.stderr
+    assert "going on from step-00000004" in after.stderr
+    as_trained(copied, trained, {5: 2}, frozenset({"FINISHED", "FAILED", "KILLED"}))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("item", "going_on", "again"),
     [
