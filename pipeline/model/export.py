@@ -52,6 +52,14 @@ def restore_weights(module: nn.Module, weights: Mapping[str, torch.Tensor]) -> N
         parameter.copy_(weights[name])
 
 
+def without_heads(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Weights of a module that had a head of its own objective beside it (`objectives.next_sentence`), without the head's."""
+    prefix = "trained."
+    if not any(name.startswith(prefix) for name in weights):
+        return dict(weights)
+    return {name.removeprefix(prefix): weight for name, weight in weights.items() if name.startswith(prefix)}
+
+
 def export_huggingface(module: nn.Module, directory: Path) -> None:
     """Write `config.json` and one `model.safetensors`, in float32, tied weights once, to `directory`, made if missing.
 

@@ -1,4 +1,4 @@
-"""One vector a row: the mean over its words of the last hidden states, or of the word embeddings alone.
+"""One vector a row: the mean over its words of the last hidden states, or of the word embeddings alone, or the hidden state of its first token.
 
     ids_BT -> encoder, or the lookup -> mean over tokens other than <s> and </s> -> vectors_BD, float32
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.model.library_lm import LibraryLM
     from pipeline.model.masked_lm import MaskedLM
 
-PLACES = ("encoder", "embeddings")
+PLACES = ("encoder", "embeddings", "first")
 
 
 def pooled(
@@ -46,6 +46,10 @@ def pooled(
     if on == "encoder":
         hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied)
         vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
+    elif on == "first":
+        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied)
+        vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
+        words_BT1 = torch.zeros_like(words_BT1).index_fill_(1, torch.zeros(1, dtype=torch.int64, device=ids_BT.device), 1.0)
     elif on == "embeddings":
         vectors_BTD = module.lookup(ids_BT, TiedGradient())
         # Of one place, so that the layers have a gradient at next to no cost.

@@ -62,7 +62,7 @@ def export(task: Task) -> None:
     """Worker: write the directory, reopen it, compare ids and logits."""
     from pipeline.model.build import model_from_plain, training_module
     from pipeline.model.export import export_huggingface as export_model
-    from pipeline.model.export import restore_weights
+    from pipeline.model.export import restore_weights, without_heads
     from pipeline.text.tokenizer import Tokenizer
     from pipeline.text.tokenizer_export import export_huggingface, verify_export
     from pipeline.training.checkpoint import load_checkpoint_weights
@@ -78,7 +78,7 @@ def export(task: Task) -> None:
         for name, path in local.items():
             if name.startswith("final/"):
                 (checkpoint / name.removeprefix("final/")).symlink_to(path)
-        restore_weights(module, load_checkpoint_weights(checkpoint))
+        restore_weights(module, without_heads(load_checkpoint_weights(checkpoint)))
         export_model(module, directory)
         export_huggingface(model_bytes, directory, about["length"])
         sample = list(_sample(task, task.settings["lines_per_language"]))

@@ -26,6 +26,8 @@ def meter_of(config: Config, size: ModelSize, architecture: str, vocab_size: int
     on_embeddings = {part.on_embeddings for part in parts_of(config)}
 
     def flops(objective: str | None, tokens: float, squares: float, weight: float) -> float:
+        if (objective or alone) == "nsp":
+            return training_flops(size, vocab_size, tokens=tokens, squares=squares, predicted=None, architecture=architecture)
         if (objective or alone) == "contrast":
             # Of the embeddings alone nothing worth counting is computed.
             return (

@@ -15,6 +15,7 @@ from pipeline.training.objectives import ON_PAIRS, causal
 from pipeline.training.objectives.choices import Choice
 from pipeline.training.objectives.contrast import PairFeed, sides_of
 from pipeline.training.objectives.masked import MaskedLanguageModel, Scheduled
+from pipeline.training.objectives.next_sentence import NextFeed
 from pipeline.training.packed_rows import PackedRows
 from pipeline.training.phases import Phased, first_steps
 from pipeline.training.unimax import weights_unimax
@@ -86,6 +87,8 @@ def _feed(
     if name == "clm":
         mixture = _mixture(config, part.alpha, rows, budget, own)
         return Feed(rows, mixture, causal.objective(), vocab_size, masks, config.global_batch, trim=True, within_documents=within)
+    if name == "nsp":
+        return NextFeed(rows, _mixture(config, part.alpha, rows, budget, own), masks, config.global_batch)
     if name == "tlm":
         mixture = _pair_mixture(part.alpha, {lang: len(packed) for lang, packed in pairs.items()}, budget, own)
         return Feed(
@@ -169,7 +172,7 @@ def planned_tokens(feed: Phased, steps: int) -> dict[str, int]:
             else [(part, Fraction(1))]
         )
         for own_feed, share in shares:
-            assert isinstance(own_feed, (Feed, PairFeed))
+            assert isinstance(own_feed, (Feed, PairFeed, NextFeed))
             packed, rows_a_sample = (own_feed.sides, 2) if isinstance(own_feed, PairFeed) else (own_feed.rows, 1)
             samples = int(here * share * own_feed.global_batch)
             for lang, own in packed.items():

@@ -15,10 +15,13 @@ import torch.distributed as dist
 from torch import nn
 
 from pipeline.model.documents import Within
-from pipeline.training.batches import Objective, held_out_batches
+from pipeline.training.batches import Objective, fill_up, held_out_batches
+from pipeline.training.counter import derive
 from pipeline.training.kernels import add_counts
 from pipeline.training.loop import tensors_of
 from pipeline.training.objectives.contrast import PairBatch, info_nce, pair_batch, shared_sides, sides_of, vectors_of
+from pipeline.training.objectives.masked import HELD_OUT_SEED
+from pipeline.training.objectives.next_sentence import next_batch, next_nats
 from pipeline.training.packed_rows import PackedRows, RowReader
 
 MICRO_BATCH = 16
@@ -150,6 +153,26 @@ def _over_ranks(sums: torch.Tensor, names: Sequence[str], device: torch.device, 
         dist.all_reduce(on_device)
         sums = on_device.cpu()
     return {lang: (float(sums[i, 0]), int(sums[i, 1])) for i, lang in enumerate(names)}
+
+
+def held_out_next(module: nn.Module, held: Mapping[str, PackedRows], rank: int, world_size: int) -> dict[str, tuple[float, int]]:
+    """Language -> (sum of nats, number of examples) of next-sentence prediction, one example a row, over all ranks; collective."""
+    device, names = next(module.parameters()).device, sorted(held)
+    numbers = np.repeat(np.arange(len(names), dtype=np.int32), [len(held[lang]) for lang in names])
+    rows_N = np.concatenate([np.arange(len(held[lang]), dtype=np.int64) for lang in names])
+    sums = torch.zeros(len(held), 2, dtype=torch.float64)
+    for index_B, real_B in fill_up(len(rows_N), rank, world_size, MICRO_BATCH):
+        number_B, row_B = numbers[index_B], rows_N[index_B]
+        keys_B = np.array(
+            [derive(HELD_OUT_SEED, "next", names[number], int(row)) >> 1 for number, row in zip(number_B, row_B, strict=True)]
+        )
+        packed = [held[names[number]] for number in number_B]
+        batch = next_batch(packed, row_B, number_B, row_B, real_B.astype(np.float32), seed=HELD_OUT_SEED, keys_B=keys_B)
+        flags = {"is_full": torch.tensor(bool(batch.attention_BT.all()))}
+        nats_B = next_nats(module, tensors_of(batch, device) | flags).detach().double().cpu()
+        weights_B = torch.from_numpy(batch.weights_B).double()
+        sums.index_add_(0, torch.from_numpy(number_B.astype(np.int64)), torch.stack([nats_B * weights_B, weights_B], 1))
+    return _over_ranks(sums, names, device, world_size)
 
 
 def contrast_groups(held: Mapping[str, PackedRows]) -> list[tuple[int, int, int]]:

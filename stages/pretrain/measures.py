@@ -2,6 +2,7 @@
 
     tlm       nats per masked token of the held-out pairs, their sides in the order stored       unigrams of the training pairs
     clm       nats per token of the held-out rows                                                 unigrams of the training rows
+    nsp       nats of whether a segment goes on, one example a held-out row                        a guess
     contrast  nats of finding a translation among a group of held-out pairs                       a guess among the group
 
 Sums by language, or pair of languages; `stages.pretrain.heldout` has the loops.
@@ -9,6 +10,7 @@ Sums by language, or pair of languages; `stages.pretrain.heldout` has the loops.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,14 @@ from torch import nn
 
 from pipeline.training.objectives import causal
 from pipeline.training.packed_rows import PackedRows
-from stages.pretrain.heldout import contrast_baseline, held_out_contrast, held_out_loss, mean_over_languages, unigram_baselines
+from stages.pretrain.heldout import (
+    contrast_baseline,
+    held_out_contrast,
+    held_out_loss,
+    held_out_next,
+    mean_over_languages,
+    unigram_baselines,
+)
 from stages.pretrain.parts import names_of, parts_of
 
 if TYPE_CHECKING:
@@ -39,6 +48,8 @@ def measure(
             found[name] = held_out_loss(module, held, vocab_size, rank, world_size, within_documents=within, objective=causal.objective())
         elif name == "tlm" and held_pairs:
             found[name] = held_out_loss(module, held_pairs, vocab_size, rank, world_size, restart=True, within_documents=within)
+        elif name == "nsp" and held:
+            found[name] = held_out_next(module, held, rank, world_size)
         elif name == "contrast" and held_pairs:
             found[name] = held_out_contrast(
                 module,
@@ -67,6 +78,8 @@ def baselines(
             found[name] = unigram_baselines(train, held, vocab_size, objective=causal.objective())["language_unigram"]
         elif name == "tlm" and held_pairs:
             found[name] = unigram_baselines(pairs, held_pairs, vocab_size, restart=True)["language_unigram"]
+        elif name == "nsp" and held:
+            found[name] = dict.fromkeys(held, math.log(2))
         elif name == "contrast" and held_pairs:
             found[name] = contrast_baseline(held_pairs, vocab_size)
     return found

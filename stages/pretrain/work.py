@@ -144,6 +144,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from pipeline.saving import save_checkpoint, start_folder
     from pipeline.training.counter import derive
     from pipeline.training.loop import TrainSettings, train
+    from pipeline.training.objectives.next_sentence import WithNextSentence
     from pipeline.training.objectives.summed import pretraining_loss
     from pipeline.training.spikes import SpikeRule
     from stages.pretrain import measures
@@ -196,7 +197,9 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         begin_with(model, log_frequencies(rows["train"], planned_tokens(feed, config.steps), vocab_size))
     size, architecture, about_model = size_of(model.config), architecture_of(model), plain_configuration(model.config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    module = training_module(model, recompute=config.activation_checkpointing)
+    module: Any = training_module(model, recompute=config.activation_checkpointing)
+    if "nsp" in names_of(config):
+        module = WithNextSentence(module, size.hidden, derive(seed, "next head") >> 1)
     curve, languages = Curve(storage, argument["spool"]), (*sorted(rows["train"]), *sorted(pairs))
     final: dict[str, tuple[float, int]] = {}
     others: dict[str, measures.Sums] = {}

@@ -176,6 +176,7 @@ MEASURES = {
     "mlm": ("hidden tokens of text", "unigram of the language"),
     "tlm": ("hidden tokens of translation pairs", "unigram of the pair's languages"),
     "clm": ("tokens of text from those before", "unigram of the language"),
+    "nsp": ("whether a segment goes on where another ends", "a guess"),
     "contrast": ("a translation among a group of pairs", "a guess among the group"),
 }
 """Objective -> what its held-out loss is of, and what it is set beside."""

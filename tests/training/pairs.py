@@ -14,6 +14,7 @@ from pipeline.text.pairs import pack_pairs
 from pipeline.training.batches import Feed
 from pipeline.training.engine import Alone
 from pipeline.training.loop import Record, TrainSettings, train
+from pipeline.training.objectives.next_sentence import WithNextSentence
 from pipeline.training.objectives.summed import pretraining_loss
 from pipeline.training.packed_rows import PackedRows
 from pipeline.training.phases import Phased
@@ -26,7 +27,7 @@ from tests.training.test_batches import VOCAB, packing
 LENGTH = 24
 PHASES = [{"share": 0.2, "objectives": {"contrast": 1.0}, "contrast_on": "embeddings"}, {"share": 0.8}]
 STEPS = 10
-ALL = {"mlm": 1.0, "tlm": 1.0, "clm": 1.0, "contrast": 1.0}
+ALL = {"mlm": 1.0, "tlm": 1.0, "clm": 1.0, "nsp": 1.0, "contrast": 1.0}
 
 
 def pair_packing(seed: int, count: int = 20) -> tuple[PackedRows, list[tuple[list[int], list[int]]]]:
@@ -71,6 +72,11 @@ def module(dropout: float = 0.0) -> MaskedLM:
     return MaskedLM(build_masked_lm(SIZE, VOCAB, seed=1, dropout=dropout, max_length=LENGTH))
 
 
+def with_heads(dropout: float = 0.0) -> WithNextSentence:
+    """A module that every objective can train."""
+    return WithNextSentence(module(dropout), SIZE.hidden, seed=3)
+
+
 def run(
     gang: RankGang | Alone, *, zero: int = 0, micro_batch: int = 8, dropout: float = 0.0, resume_from: str | None = None
 ) -> list[Record]:
@@ -78,7 +84,7 @@ def run(
     records: list[Record] = []
     settings = TrainSettings(steps=STEPS, micro_batch=micro_batch, learning_rate=1e-3, precision="fp32", zero=zero, threads=1, seed=7)
     train(
-        settings, module(dropout), feed(), pretraining_loss, gang, resume_from=None if resume_from is None else Path(resume_from),
+        settings, with_heads(dropout), feed(), pretraining_loss, gang, resume_from=None if resume_from is None else Path(resume_from),
         save=lambda step, engine, meta: None, watch=records.extend, evaluate=None,
     )  # fmt: skip
     return records

@@ -25,7 +25,7 @@ def curve(name: str) -> list[dict[str, float]]:
     feed = pairs.feed() if name == "all" else pairs.token_feed(name)
     settings = TrainSettings(steps=pairs.STEPS, micro_batch=4, learning_rate=1e-3, warmup_steps=2, precision="fp32", threads=1, seed=7)
     train(
-        settings, pairs.module(0.1), feed, pretraining_loss, Alone(), resume_from=None, save=lambda *_: None, watch=records.extend, evaluate=None
+        settings, pairs.with_heads(0.1), feed, pretraining_loss, Alone(), resume_from=None, save=lambda *_: None, watch=records.extend, evaluate=None
     )  # fmt: skip
     return [{field: record[field] for field in FIELDS} for record in records]
 

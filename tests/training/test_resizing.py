@@ -32,7 +32,7 @@ def run(gang: RankGang | Alone, *, keep: Path | None = None, resume_from: Path |
     )  # fmt: skip
     feed = pairs.feed(steps=STEPS, global_batch=GLOBAL_BATCH)
     train(
-        settings, pairs.module(0.1), feed, pretraining_loss, gang, resume_from=resume_from, save=save, watch=records.extend, evaluate=None
+        settings, pairs.with_heads(0.1), feed, pretraining_loss, gang, resume_from=resume_from, save=save, watch=records.extend, evaluate=None
     )  # fmt: skip
     return records
 
