@@ -53,7 +53,8 @@ def lines(graph: Graph, name: str, machines: Machines) -> Iterator[str]:
     jobs = [_job(config, machines, size, architecture, vocabulary, length, zero) for zero in range(4)]
     job = jobs[config.zero]
     called = config.model if config.start is None else without_userinfo(config.start.path)
-    yield f"{name}: {called} ({architecture}), {job.parameters:,} parameters ({vocabulary:,} ids, rows of {length:,} tokens)"
+    kind = "" if architecture == "xlm-r" else f" as {architecture}"
+    yield f"{name}: {called}{kind}, {job.parameters:,} parameters ({vocabulary:,} ids, rows of {length:,} tokens)"
     place = f"{machines.nodes} × {machines.gpus} {machines.gpu}" if machines.gpus else f"{machines.nodes} node(s), CPU"
     yield f"on {place}: {machines.ranks} ranks, micro-batch {job.micro_batch}, {job.accumulation} of them a step, {job.precision}, dropout {config.dropout:g}"
     yield from _memory(jobs, config, machines)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.capacity import Machines
+from pipeline.model.sizes import SIZES
 from pipeline.training.batches import Feed
 from pipeline.training.objectives.masked import MaskedLanguageModel, Scheduled
 from stages.pretrain.feeds import feed_of
@@ -74,7 +75,8 @@ def test_equal_ends_are_the_number_itself() -> None:
 def test_the_planner_takes_the_largest_rate() -> None:
     one = Machines(gpus=0)
     found = [
-        _job(config(objectives={"mlm": 1.0}, phases=[], mask_rate=rate), one, VOCAB, LENGTH, 0).predicted for rate in (RATES, 0.5, 0.05)
+        _job(config(objectives={"mlm": 1.0}, phases=[], mask_rate=rate), one, SIZES["tiny"], "xlm-r", VOCAB, LENGTH, 0).predicted
+        for rate in (RATES, 0.5, 0.05)
     ]
     assert found[0] == found[1] > found[2]
 
