@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.model.sizes import ModelSize, count_parameters
+from pipeline.model.sizes import GATED, ModelSize, count_parameters
 
 MFU = 0.35
 """Share of the devices' peak that is assumed where none is given: between ModernBERT base's .26 on H100 (312,000 tokens/s; Warner et al. 2024) and the .40 to .50 of large dense models."""
@@ -85,7 +85,9 @@ class Job:
     @property
     def hidden_matrices(self) -> int:
         """Elements of the layers' matrices, which are what Muon trains."""
-        return self.size.layers * (4 * self.size.hidden**2 + 2 * self.size.hidden * self.size.intermediate)
+        return self.size.layers * (
+            4 * self.size.hidden**2 + (3 if self.architecture in GATED else 2) * self.size.hidden * self.size.intermediate
+        )
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ Both are exact: what is updated depends on neither ranks nor stage but for the o
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -33,6 +34,8 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
 """Of the quintic a·X + b·(XXᵀ)X + c·(XXᵀ)²X (Jordan 2024): five times, singular values come to 0.7 to 1.2."""
 _ITERATIONS = 5
+_OF_A_LAYER = re.compile(r"\.(encoder\.layer|layers|attentions|ffns)\.\d+\.")
+"""In XLM-R; ModernBERT and EuroBERT; XLM."""
 WAVE_ELEMENTS = 1 << 25
 """Matrices put together at a time, 128 MiB in float32."""
 CHUNK_ELEMENTS = 1 << 22
@@ -65,8 +68,11 @@ class Piece:
 
 
 def is_hidden_matrix(name: str, parameter: torch.Tensor) -> bool:
-    """Whether Muon orthogonalises it: matrices of the layers, and neither embeddings nor a head. ZeRO-3 leaves no shape but `ds_shape`."""
-    return len(getattr(parameter, "ds_shape", parameter.shape)) == 2 and ".encoder.layer." in f".{name}"
+    """Whether Muon orthogonalises it: matrices of the layers, and neither embeddings nor a head. ZeRO-3 leaves no shape but `ds_shape`.
+
+    Matrices that the library keeps as one (ModernBERT's query, key and value, gate and input) are orthogonalised as one.
+    """
+    return len(getattr(parameter, "ds_shape", parameter.shape)) == 2 and _OF_A_LAYER.search(f".{name}") is not None
 
 
 def orthogonalised(matrix: torch.Tensor, iterations: int = _ITERATIONS) -> torch.Tensor:

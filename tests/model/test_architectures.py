@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from pipeline.capacity import Job
 from pipeline.errors import ConfigError
 from pipeline.model.architectures import KINDS, configuration_of, size_of
 from pipeline.model.build import build_masked_lm, training_module
@@ -16,6 +17,7 @@ from pipeline.model.documents import Within
 from pipeline.model.library_lm import LibraryLM
 from pipeline.model.sizes import ARCHITECTURES, ModelSize, count_parameters
 from pipeline.model.start import started_model
+from pipeline.training.optimizers import is_hidden_matrix
 from tests.model.conftest import VOCAB, ragged_batch
 
 SIZE = ModelSize(4, 32, 4, 128, 514, None)  # XLM's inner width is four times its width
@@ -32,6 +34,13 @@ def test_the_count_of_parameters_is_that_of_the_model_and_its_shape_is_read_back
     assert sum(p.numel() for p in built.parameters()) == count_parameters(SIZE, VOCAB, 18, architecture)
     found = size_of(built.config)
     assert (found.layers, found.hidden, found.heads, found.intermediate) == (SIZE.layers, SIZE.hidden, SIZE.heads, SIZE.intermediate)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_muon_takes_the_matrices_of_the_layers_and_nothing_else(architecture: str) -> None:
+    named = training_module(model(architecture)).named_parameters()
+    found = sum(parameter.numel() for name, parameter in named if is_hidden_matrix(name, parameter))
+    assert found == Job(SIZE, VOCAB, 16, 1, 1, 1, 0, "fp32", 0.0, 2, architecture=architecture).hidden_matrices
 
 
 @pytest.mark.parametrize("architecture", OTHERS)
