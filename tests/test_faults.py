@@ -8,7 +8,7 @@ what it is, and the files (below tests/) in which tests are marked with it.
     K3   the driver's workers outlive it               test_lease.py test_launches.py end_to_end/test_failpoints.py
     K4   a node lost in mid-stage                      test_units.py test_cluster_nodes.py end_to_end/test_lost_hosts.py
     K5   a node drained for preemption                 test_cluster_nodes.py training/test_loop.py end_to_end/test_lost_hosts.py
-    K6   Ctrl-C, a job stopped                         test_gang.py
+    K6   Ctrl-C, a job stopped                         test_gang.py test_job.py end_to_end/test_kills.py
     K7   SIGKILL while a checkpoint is saved           end_to_end/test_kills.py
     K10  a worker or rank stands still                 test_gang.py end_to_end/test_lost_hosts.py
     K11  the head of the cluster killed                end_to_end/test_kills.py

@@ -346,6 +346,7 @@ def test_ctrl_c_leaves_the_job_running_and_the_command_it_names_stops_it(server:
 
 
 @pytest.mark.cluster
+@pytest.mark.fault("K6")
 def test_a_job_stopped_by_another_ends_with_the_code_of_a_termination(server: tuple[str, dict[str, str]], tmp_path: Path) -> None:
     process = _start(server, tmp_path, "wait=true")
     name = _until(process, "job ").split()[1]

@@ -67,14 +67,18 @@ def model_from_plain(plain: dict[str, Any], seed: int) -> PreTrainedModel:
     return model_from(found.from_dict(plain), seed)
 
 
-def training_module(model: PreTrainedModel, *, recompute: bool = False) -> MaskedLM | LibraryLM:
+def training_module(model: PreTrainedModel, *, recompute: bool = False, compiled: bool = False) -> MaskedLM | LibraryLM:
     """What training runs over a masked language model: a forward pass of our own for XLM-R, else the library's.
 
     Raises:
-        ConfigError: see `LibraryLM`.
+        ConfigError: see `LibraryLM`; or its forward pass, which is the library's, is to be compiled.
     """
     if architecture_of(model) == "xlm-r":
-        return MaskedLM(model, recompute=recompute)
+        return MaskedLM(model, recompute=recompute, compiled=compiled)
+    if compiled:
+        raise ConfigError(
+            f"compile: layers of {architecture_of(model)} are the library's and are not compiled; leave it out or choose xlm-r"
+        )
     return LibraryLM(model, recompute=recompute)
 
 

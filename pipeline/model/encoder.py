@@ -14,7 +14,7 @@ Each submodule is called as a module, so that ZeRO-3 gathers its parameters. Sha
 
 from __future__ import annotations
 
-from functools import partial
+from functools import cache, partial
 from typing import Any, TypeAlias
 
 import torch
@@ -136,6 +136,7 @@ def encode(
     dropout: RowDropout,
     places_M: torch.Tensor | None = None,
     recompute: bool = False,
+    compiled: bool = False,
 ) -> torch.Tensor:
     """Last hidden states of an `XLMRobertaModel`.
 
@@ -149,6 +150,7 @@ def encode(
         dropout: the masks of this pass.
         places_M: flat places b·T + t that are wanted.
         recompute: keep the input of each layer only, and compute the layer again in the backward pass (activation checkpointing, Chen et al. 2016).
+        compiled: layers are compiled by torch (inductor) where nothing is dropped and attention is torch's own.
 
     Returns:
         [B, T, D], or [M, D] at `places_M`.
@@ -163,23 +165,42 @@ def encode(
     if dropout.drops:
         x_BTD = x_BTD * dropout.keep(dropout.site(), tuple(x_BTD.shape), x_BTD.device, x_BTD.dtype) * dropout.scale
     layers = encoder.encoder.layer
+    compute: Any = _layer
+    if compiled and not dropout.drops and not (isinstance(sight, Within) and sight.has_kernel(x_BTD)):
+        compute, sight = _compiled(), sight.mask if isinstance(sight, Within) else sight
     for number, layer in enumerate(layers):
         wanted_M = places_M if number == len(layers) - 1 else None
         if recompute and torch.is_grad_enabled():
-            again = partial(_layer_from, dropout.sites, layer, sight=sight, dropout=dropout, places_M=wanted_M)
+            again = partial(_layer_from, compute, dropout.sites, layer, sight=sight, dropout=dropout, places_M=wanted_M)
             # Our dropout follows from its site, so no generator's state need be kept.
             x_BTD = checkpoint(again, x_BTD, use_reentrant=False, preserve_rng_state=x_BTD.is_cuda and dropout.drops)
         else:
-            x_BTD = _layer(layer, x_BTD, sight, dropout, wanted_M)
+            x_BTD = compute(layer, x_BTD, sight, dropout, wanted_M)
     return x_BTD
 
 
+@cache
+def _compiled() -> Any:
+    """A layer that drops nothing, compiled once for all layers of a process: their parameters are arguments of the graph."""
+    graph = torch.compile(_undropped, dynamic=False)
+
+    def compute(layer: Any, x_BTD: torch.Tensor, sight: torch.Tensor | None, dropout: RowDropout, places_M: torch.Tensor | None) -> Any:
+        return graph(layer, x_BTD, sight, places_M)
+
+    return compute
+
+
+def _undropped(layer: Any, x_BTD: torch.Tensor, sight: torch.Tensor | None, places_M: torch.Tensor | None) -> torch.Tensor:
+    return _layer(layer, x_BTD, sight, RowDropout(None, 0.0), places_M)
+
+
 def _layer_from(
-    site: int, layer: Any, x_BTD: torch.Tensor, *, sight: Sight, dropout: RowDropout, places_M: torch.Tensor | None
+    compute: Any, site: int, layer: Any, x_BTD: torch.Tensor, *, sight: Sight, dropout: RowDropout, places_M: torch.Tensor | None
 ) -> torch.Tensor:
     """A layer whose first dropout has the site after `site`, also when it is computed again."""
     dropout.sites = site
-    return _layer(layer, x_BTD, sight, dropout, places_M)
+    found: torch.Tensor = compute(layer, x_BTD, sight, dropout, places_M)
+    return found
 
 
 def _layer(layer: Any, x_BTD: torch.Tensor, sight: Sight, dropout: RowDropout, places_M: torch.Tensor | None) -> torch.Tensor:

@@ -51,10 +51,11 @@ class MaskedLM(nn.Module):
     `model` is the Hugging Face model itself, for export; its parameters are this module's.
     """
 
-    def __init__(self, model: PreTrainedModel, *, recompute: bool = False) -> None:
-        """recompute: layers are computed again in the backward pass, see `encoder.encode`."""
+    def __init__(self, model: PreTrainedModel, *, recompute: bool = False, compiled: bool = False) -> None:
+        """recompute: layers are computed again in the backward pass; compiled: by torch's compiler; see `encoder.encode`."""
         super().__init__()
         self.model = model
+        self.compiled = compiled
         self.recompute = recompute
         self.lookup = TiedEmbedding(model.roberta.embeddings.word_embeddings)
         self.output = VocabularyOutput(model.roberta.embeddings.word_embeddings.weight, model.lm_head.bias)
@@ -119,7 +120,10 @@ class MaskedLM(nn.Module):
         places_M: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Last hidden states [B, T, D], or [M, D] at flat places; see `encoder.encode`."""
-        return encode(self.model.roberta, self.lookup, tied, ids_BT, sight, positions_BT, dropout, places_M, recompute=self.recompute)
+        return encode(
+            self.model.roberta, self.lookup, tied, ids_BT, sight, positions_BT, dropout, places_M, recompute=self.recompute,
+            compiled=self.compiled,
+        )  # fmt: skip
 
     def predict(
         self, hidden_MD: torch.Tensor, labels_M: torch.Tensor, weights_M: torch.Tensor, tied: TiedGradient

@@ -183,6 +183,8 @@ class Config(Section):
     """Keep optimizer state on the CPU (ZeRO 1 to 3)."""
     activation_checkpointing: bool = outside(False)
     """Keep the input of each layer only and compute it again in the backward pass: a third more work for a fraction of the activations."""
+    compile: bool = outside(False)
+    """Let torch compile the layers of xlm-r, with dropout 0: minutes at the start; `python -m tests.benchmarks.pretrain --only compiled` tells what it gives."""
     precision: Literal["auto", "fp32", "bf16"] = outside("auto")
     """Arithmetic of the forward and backward pass; auto takes bf16 where a probe shows it faster."""
     deepspeed: Mapping[str, Any] = outside({})
@@ -220,6 +222,16 @@ class Config(Section):
                 raise ValueError("architecture: xlm takes no mask between tokens, which attention: documents and clm need; choose another")
             if self.activation_checkpointing:
                 raise ValueError("architecture: xlm has no activation_checkpointing; leave it out or choose another")
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_compiled_can_be(self) -> Config:
+        if self.compile and self.dropout:
+            raise ValueError(
+                "compile: masks of dropout are made by a loop of ours, which cannot be compiled; set dropout: 0 or leave compile out"
+            )
+        if self.compile and self.architecture != "xlm-r":
+            raise ValueError(f"compile: layers of {self.architecture} are the library's and are not compiled; leave it out or choose xlm-r")
         return self
 
     @model_validator(mode="after")

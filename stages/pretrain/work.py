@@ -197,7 +197,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         begin_with(model, log_frequencies(rows["train"], planned_tokens(feed, config.steps), vocab_size))
     size, architecture, about_model = size_of(model.config), architecture_of(model), plain_configuration(model.config)
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    module: Any = training_module(model, recompute=config.activation_checkpointing)
+    module: Any = training_module(model, recompute=config.activation_checkpointing, compiled=config.compile)
     if "nsp" in names_of(config):
         module = WithNextSentence(module, size.hidden, derive(seed, "next head") >> 1)
     curve, languages = Curve(storage, argument["spool"]), (*sorted(rows["train"]), *sorted(pairs))

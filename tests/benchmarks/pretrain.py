@@ -1,20 +1,21 @@
 """Pretraining measured against Hugging Face's `Trainer`: the same model, weights, rows, masks and optimizer on both sides, in turn.
 
-    python -m tests.benchmarks.pretrain [--steps 6] [--only base --only base-dropout --only small --only losses] [--work FOLDER] [--data FOLDER]
+    python -m tests.benchmarks.pretrain [--steps 4] [--only base --only base-dropout --only small --only compiled --only losses] [--work FOLDER] [--data FOLDER]
 
     base           12 × 768, 250,002 words, rows of 512 tokens, 4,096 tokens a step, bfloat16 where the CPU is faster in it, dropout 0
     base-dropout   the same with dropout 0.1
     small          4 × 256, 64,000 words, otherwise the same
+    compiled       our side of small with and without torch's compiler, one rank of two threads
     losses         small in float32, 20 steps: largest difference of the two sides' losses
 
-Each side runs as one rank of two threads and as two ranks of one, and its best counts: the median of the steps after the first two. The peer cuts its share into
+Each side runs as one rank of two threads and as two ranks of one, and its best counts: the median of the steps after the first. The peer cuts its share into
 micro-batches of at most 2 rows at base shape, since logits of 250,002 words at every place of more rows do not fit into memory beside the rest.
 `accelerate`, which the peer's trainer needs, is put into the work folder.
 
 matmul_share: FLOPs of a step (three times the forward products: layers at every place, the last one's after its attention and the vocabulary at masked places
 only, attention; nothing computed twice) over time, over the best 2048³ product in the same format with as many threads, in the same process.
 
-The last line is JSON: ratio_hf_base_shape, ratio_hf_base_shape_dropout, ratio_hf_small, matmul_share, and largest_loss_difference; null where a part was left out.
+The last line is JSON: ratio_hf_base_shape, ratio_hf_base_shape_dropout, ratio_hf_small, matmul_share, largest_loss_difference, and compile_gain (of tokens/s); null where a part was left out.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ from pipeline.training.precision import resolve_precision
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = Path(os.environ.get("XLM_PIPELINE_TEST_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-WARM = 2
+WARM = 1
 """Steps that are not timed."""
 TIMEOUT_S = 3600
 BASE = {"size": [12, 768, 12, 3072], "vocab": 250_002, "length": 512, "global_batch": 8}
 SMALL = {"size": [4, 256, 4, 1024], "vocab": 64_000, "length": 512, "global_batch": 8}
+PARTS = ("base", "base-dropout", "small", "compiled", "losses")
 CUTS = ((1, 2), (2, 1))
 """(ranks, threads of each)."""
 
@@ -114,6 +116,19 @@ def contest(name: str, shape: dict[str, Any], given: argparse.Namespace, dropout
     return best["hf"] / best["ours"], share
 
 
+def compile_gain(given: argparse.Namespace) -> float:
+    """Our tokens/s with the compiler over those without."""
+    spec = {"side": "ours", "ranks": 1, "threads": 2, "micro": 8, "dropout": 0.0, "steps": given.steps, "precision": given.precision}
+    seconds = {
+        compiled: statistics.median(
+            side(f"compiled-{compiled}", SMALL, given.work, compiled=compiled, data=str(given.data), **spec)["seconds"][WARM:]
+        )
+        for compiled in (False, True)
+    }
+    print(f"compiled: {seconds[True]:.2f} s a step, {seconds[False]:.2f} s without", flush=True)
+    return seconds[False] / seconds[True]
+
+
 def largest_difference(given: argparse.Namespace) -> float:
     """Of the losses of both sides, relative, float32, 20 steps."""
     spec = {"ranks": 1, "threads": 2, "micro": 8, "dropout": 0.0, "steps": 20, "precision": "fp32", "data": str(given.data)}
@@ -134,8 +149,8 @@ def accelerate(work: Path) -> None:
 def main() -> None:
     """Run the parts, and print the figures as the last line."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks.pretrain")
-    parser.add_argument("--steps", type=int, default=6, help="steps of each run, of which two warm up")
-    parser.add_argument("--only", action="append", choices=("base", "base-dropout", "small", "losses"), help="a part; may be repeated")
+    parser.add_argument("--steps", type=int, default=4, help="steps of each run, of which the first warms up")
+    parser.add_argument("--only", action="append", choices=PARTS, help="a part; may be repeated")
     parser.add_argument(
         "--work", type=Path, default=Path.home() / "xlm-pipeline-benchmarks" / "pretrain", help="folder for all that is made"
     )
@@ -144,12 +159,14 @@ def main() -> None:
     given.work = given.work.resolve()
     accelerate(given.work)
     given.precision = resolve_precision("auto", torch.device("cpu"))
-    parts = given.only or ["base", "base-dropout", "small", "losses"]
+    parts = given.only or PARTS
     figures: dict[str, float | None] = dict.fromkeys(
-        ("ratio_hf_base_shape", "ratio_hf_base_shape_dropout", "ratio_hf_small", "matmul_share", "largest_loss_difference")
+        ("ratio_hf_base_shape", "ratio_hf_base_shape_dropout", "ratio_hf_small", "matmul_share", "largest_loss_difference", "compile_gain")
     )
     if "losses" in parts:
         figures["largest_loss_difference"] = largest_difference(given)
+    if "compiled" in parts:
+        figures["compile_gain"] = compile_gain(given)
     if "small" in parts:
         figures["ratio_hf_small"], _ = contest("small", SMALL, given, 0.0)
     if "base" in parts:

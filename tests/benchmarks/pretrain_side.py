@@ -69,7 +69,7 @@ def ours(spec: dict[str, Any], rank: int, model: Any, feed: Any, folder: Path) -
         losses.extend(record["loss"] for record in records)
 
     train(
-        settings, MaskedLM(model), feed, masked_lm_loss, RankGang(rank, spec["ranks"], rank), resume_from=None, save=lambda *_: None,
+        settings, MaskedLM(model, compiled=spec.get("compiled", False)), feed, masked_lm_loss, RankGang(rank, spec["ranks"], rank), resume_from=None, save=lambda *_: None,
         watch=watch, evaluate=None,
     )  # fmt: skip
     if spec["ranks"] > 1:

@@ -241,19 +241,25 @@ def as_trained(folder: Path, trained: Path, again: Mapping[int, int], ends: froz
     nothing_runs_in_mlflow(folder, ends)
 
 
-@pytest.mark.slow
-@pytest.mark.fault("K2")
-def test_a_driver_killed_while_it_trains_goes_on_from_the_last_checkpoint_bit_for_bit(copied: Path, trained: Path) -> None:
-    # Rank 0 stands still after step 5, so that the driver is killed with a checkpoint of step 4 and one step more.
-    process = subprocess.Popen(
-        tiny.command(copied / "pipeline.yaml", *TRAINING, EVERY_2), cwd=copied, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        env=tiny.environment({"PIPELINE_FAILPOINT": "curve.after_append:hang:5", "PIPELINE_FAILPOINT_ONCE": str(copied / "once")}),
-    )  # fmt: skip
+def stopped_at_step_5(copied: Path) -> tuple[subprocess.Popen[bytes], list[psutil.Process], Path]:
+    """A driver whose rank 0 stands still after step 5, with a checkpoint of step 4; its children, and the file it prints to."""
+    output = copied / "output"
+    with output.open("wb") as sink:
+        process = subprocess.Popen(
+            tiny.command(copied / "pipeline.yaml", *TRAINING, EVERY_2), cwd=copied, stdout=sink, stderr=subprocess.STDOUT,
+            env=tiny.environment({"PIPELINE_FAILPOINT": "curve.after_append:hang:5", "PIPELINE_FAILPOINT_ONCE": str(copied / "once")}),
+        )  # fmt: skip
     end = time.monotonic() + 300
     while not (copied / "once").exists():
         assert process.poll() is None and time.monotonic() < end, "it never came to step 5"
         time.sleep(0.1)
-    children = psutil.Process(process.pid).children(recursive=True)
+    return process, psutil.Process(process.pid).children(recursive=True), output
+
+
+@pytest.mark.slow
+@pytest.mark.fault("K2")
+def test_a_driver_killed_while_it_trains_goes_on_from_the_last_checkpoint_bit_for_bit(copied: Path, trained: Path) -> None:
+    process, children, _ = stopped_at_step_5(copied)
     process.kill()
     process.wait()
     after = tiny.run(copied, *TRAINING, EVERY_2)
@@ -266,29 +272,35 @@ def test_a_driver_killed_while_it_trains_goes_on_from_the_last_checkpoint_bit_fo
     assert [child.name() for child in alive] == []
 
 
-@pytest.mark.slow
-@pytest.mark.fault("K11")
-def test_a_run_whose_cluster_lost_its_head_ends_in_bounded_time_and_the_next_goes_on(copied: Path, trained: Path) -> None:
-    output = copied / "output"
-    with output.open("wb") as sink:
-        process = subprocess.Popen(
-            tiny.command(copied / "pipeline.yaml", *TRAINING, EVERY_2), cwd=copied, stdout=sink, stderr=subprocess.STDOUT,
-            env=tiny.environment({"PIPELINE_FAILPOINT": "curve.after_append:hang:5", "PIPELINE_FAILPOINT_ONCE": str(copied / "once")}),
-        )  # fmt: skip
-    end = time.monotonic() + 300
-    while not (copied / "once").exists():
-        assert process.poll() is None and time.monotonic() < end, "it never came to step 5"
-        time.sleep(0.1)
-    children = psutil.Process(process.pid).children(recursive=True)
-    (head,) = [child for child in children if child.name() == "gcs_server"]
-    head.kill()
-    assert process.wait(240) not in (0, KILLED), output.read_text()[-3000:]
+def goes_on_from_step_4(copied: Path, trained: Path, children: list[psutil.Process], ends: frozenset[str]) -> None:
+    """Nothing of the run before lives, and the same command gives what an undisturbed run gave."""
     _, alive = psutil.wait_procs(children, timeout=60)
     assert [child.name() for child in alive] == []
     after = tiny.run(copied, *TRAINING, EVERY_2)
     assert after.returncode == 0, after.stdout + after.stderr
     assert "going on from step-00000004" in after.stderr
-    as_trained(copied, trained, {5: 2}, frozenset({"FINISHED", "FAILED", "KILLED"}))
+    as_trained(copied, trained, {5: 2}, ends)
+
+
+@pytest.mark.slow
+@pytest.mark.fault("K6")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_training_ends_with_its_code_and_the_next_goes_on(copied: Path, trained: Path, number: int, code: int) -> None:
+    process, children, output = stopped_at_step_5(copied)
+    process.send_signal(number)
+    assert process.wait(120) == code, output.read_text()[-3000:]
+    assert output.read_text().splitlines()[-1] == f"PIPELINE_EXIT={code}"
+    goes_on_from_step_4(copied, trained, children, frozenset({"FINISHED", "KILLED"}))
+
+
+@pytest.mark.slow
+@pytest.mark.fault("K11")
+def test_a_run_whose_cluster_lost_its_head_ends_in_bounded_time_and_the_next_goes_on(copied: Path, trained: Path) -> None:
+    process, children, output = stopped_at_step_5(copied)
+    (head,) = [child for child in children if child.name() == "gcs_server"]
+    head.kill()
+    assert process.wait(240) not in (0, KILLED), output.read_text()[-3000:]
+    goes_on_from_step_4(copied, trained, children, frozenset({"FINISHED", "FAILED", "KILLED"}))
 
 
 @pytest.mark.slow

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from torch.nn import functional
@@ -117,3 +119,16 @@ def test_the_classification_loss_counts_each_example_by_its_weight() -> None:
     labels_B = torch.tensor([0, 0, 1])
     full = functional.cross_entropy(logits_BK[:2], labels_B[:2], reduction="sum")
     assert classification_loss(logits_BK, labels_B, torch.tensor([1.0, 1.0, 0.0])).item() == pytest.approx(full.item(), rel=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch's compiler needs a C++ compiler, and there is none")
+def test_compiled_layers_give_the_same_loss_and_gradients() -> None:
+    batch, found = ragged_batch(2), []
+    for compiled in (False, True):
+        module = MaskedLM(build_masked_lm(SMALL, VOCAB, seed=3, dropout=0.0, max_length=16), compiled=compiled)
+        loss = module(**batch)
+        loss.backward()
+        found.append((float(loss.detach()), {name: parameter.grad for name, parameter in module.named_parameters()}))
+    assert found[1][0] == pytest.approx(found[0][0], rel=1e-6)
+    assert all(torch.allclose(found[1][1][name], gradient, atol=1e-5) for name, gradient in found[0][1].items())
