@@ -107,8 +107,9 @@ def _train(gang: Any, argument: dict[str, Any], slot: str) -> dict[str, Any]:
     from pipeline.saving import save_checkpoint, start_folder
     from pipeline.tasks.classification import ClassificationFeed, featurize, label_ids
     from pipeline.text.tokenizer import Tokenizer
+    from pipeline.training.contract import TrainSettings
     from pipeline.training.counter import derive
-    from pipeline.training.loop import TrainSettings, train
+    from pipeline.training.loop import train
 
     storage = Storage.at(argument["root"], argument["attempt"])
     config = Config.model_validate_json(json.dumps(argument["config"]))

@@ -9,8 +9,8 @@ import torch
 from pipeline.devices import device_of
 from pipeline.model.flops import training_flops
 from pipeline.model.sizes import ModelSize
+from pipeline.training.contract import Meter
 from pipeline.training.engine import Gang, training_device
-from pipeline.training.loop import Meter
 from pipeline.training.precision import resolve_precision, time_matmul
 from stages.pretrain.parts import parts_of
 

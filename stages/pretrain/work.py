@@ -142,8 +142,9 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from pipeline.model.architectures import architecture_of, size_of
     from pipeline.model.build import plain_configuration, training_module
     from pipeline.saving import save_checkpoint, start_folder
+    from pipeline.training.contract import TrainSettings
     from pipeline.training.counter import derive
-    from pipeline.training.loop import TrainSettings, train
+    from pipeline.training.loop import train
     from pipeline.training.objectives.next_sentence import WithNextSentence
     from pipeline.training.objectives.summed import pretraining_loss
     from pipeline.training.spikes import SpikeRule

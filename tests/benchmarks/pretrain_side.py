@@ -53,7 +53,8 @@ def main() -> None:
 
 def ours(spec: dict[str, Any], rank: int, model: Any, feed: Any, folder: Path) -> dict[str, Any]:
     """This engine: its loop over DeepSpeed."""
-    from pipeline.training.loop import TrainSettings, train
+    from pipeline.training.contract import TrainSettings
+    from pipeline.training.loop import train
 
     if spec["ranks"] > 1:
         dist.init_process_group("gloo", rank=rank, world_size=spec["ranks"])

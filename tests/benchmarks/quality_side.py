@@ -21,7 +21,8 @@ import torch.distributed as dist
 from pipeline.model.build import build_masked_lm
 from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
 from pipeline.model.sizes import ModelSize
-from pipeline.training.loop import TrainSettings, train
+from pipeline.training.contract import TrainSettings
+from pipeline.training.loop import train
 from pipeline.training.precision import resolve_precision
 from stages.pretrain import Config
 from stages.pretrain.feeds import feed_of

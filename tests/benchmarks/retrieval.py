@@ -32,8 +32,9 @@ from pipeline.model.build import build_masked_lm, training_module
 from pipeline.model.sizes import ModelSize
 from pipeline.text.normalise import normalise
 from pipeline.text.tokenizer import Tokenizer
+from pipeline.training.contract import TrainSettings
 from pipeline.training.engine import Alone
-from pipeline.training.loop import TrainSettings, train
+from pipeline.training.loop import train
 from pipeline.training.objectives.summed import pretraining_loss
 from pipeline.training.packed_rows import PackedRows
 from pipeline.training.precision import resolve_precision
@@ -53,7 +54,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "tlm": {"objectives": {"mlm": 0.5, "tlm": 0.5}},
     "tlm+contrast": {
         "objectives": {"mlm": 1.0, "tlm": 1.0, "contrast": 1.0},
-        "phases": [{"share": 0.1, "objectives": {"contrast": 1.0}, "contrast_on": "embeddings"}, {"share": 0.9}],
+        "phases": ({"share": 0.1, "objectives": {"contrast": 1.0}, "contrast_on": "embeddings"}, {"share": 0.9}),
     },
 }
 
@@ -120,7 +121,8 @@ def vectors(module: Any, sentences: list[list[int]], most: int) -> npt.NDArray[n
         rows = [[0, *sentences[at][: most - 2], 2] for at in part]
         longest = max(map(len, rows))
         ids = torch.tensor([row + [1] * (longest - len(row)) for row in rows])
-        hidden = module.model(input_ids=ids, attention_mask=(ids != 1).long(), output_hidden_states=True).hidden_states
+        with torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision("auto", ids.device) == "bf16"):
+            hidden = module.model.base_model(input_ids=ids, attention_mask=(ids != 1).long(), output_hidden_states=True).hidden_states
         words = (ids > 2).unsqueeze(-1).float()
         pooled = torch.stack([(layer.float() * words).sum(1) / words.sum(1).clamp_min(1) for layer in hidden]).numpy()
         if found is None:

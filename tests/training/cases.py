@@ -20,9 +20,10 @@ from pipeline.model.sizes import ModelSize
 from pipeline.skips import Skips
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
+from pipeline.training.contract import Record, TrainOutcome, TrainSettings
 from pipeline.training.deepspeed_config import EngineSettings
 from pipeline.training.engine import Alone, Engine
-from pipeline.training.loop import Record, TrainOutcome, TrainSettings, train
+from pipeline.training.loop import train
 from pipeline.training.spikes import SpikeRule
 from tests.training.harness import RankGang
 

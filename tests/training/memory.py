@@ -11,7 +11,8 @@ from pipeline.model.build import build_masked_lm
 from pipeline.model.masked_lm import MaskedLM, masked_lm_loss
 from pipeline.model.sizes import ModelSize
 from pipeline.training.batches import Feed
-from pipeline.training.loop import TrainSettings, train
+from pipeline.training.contract import TrainSettings
+from pipeline.training.loop import train
 from pipeline.training.mixture import Mixture
 from pipeline.training.objectives.masked import MaskedLanguageModel
 from pipeline.training.packed_rows import PackedRows

@@ -13,8 +13,9 @@ from pipeline.model.build import build_masked_lm
 from pipeline.model.masked_lm import MaskedLM
 from pipeline.text.pairs import pack_pairs
 from pipeline.training.batches import Feed
+from pipeline.training.contract import Record, TrainSettings
 from pipeline.training.engine import Alone
-from pipeline.training.loop import Record, TrainSettings, train
+from pipeline.training.loop import train
 from pipeline.training.objectives.next_sentence import WithNextSentence
 from pipeline.training.objectives.summed import pretraining_loss
 from pipeline.training.packed_rows import PackedRows

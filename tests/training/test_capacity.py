@@ -14,8 +14,9 @@ from pipeline.capacity import Job, rank_memory
 from pipeline.devices import DEVICES, device_of
 from pipeline.model.flops import training_flops
 from pipeline.model.sizes import ModelSize
+from pipeline.training.contract import Meter, Record
 from pipeline.training.engine import Alone
-from pipeline.training.loop import Meter, Record, train
+from pipeline.training.loop import train
 from pipeline.training.objectives.masked import masked_count
 from tests.end_to_end import inside
 from tests.training.cases import TinyFeed, masked_lm_loss, settings, tiny_module

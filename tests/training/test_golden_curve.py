@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.training.contract import Record, TrainSettings
 from pipeline.training.engine import Alone
-from pipeline.training.loop import Record, TrainSettings, train
+from pipeline.training.loop import train
 from pipeline.training.objectives.summed import pretraining_loss
 from tests.training import pairs
 

@@ -13,8 +13,9 @@ from pipeline.model.build import build_classifier
 from pipeline.model.export import export_huggingface
 from pipeline.model.masked_lm import SequenceClassifier, classifier_loss, masked_lm_loss
 from pipeline.training import checkpoint
+from pipeline.training.contract import Record, TrainOutcome
 from pipeline.training.engine import Alone
-from pipeline.training.loop import Record, TrainOutcome, micro_batch_count, tensors_of, train
+from pipeline.training.loop import micro_batch_count, tensors_of, train
 from tests.training.cases import PLACES, TinyFeed, run, settings, tiny_module
 from tests.training.conftest import TwoRanks
 from tests.training.harness import RankGang

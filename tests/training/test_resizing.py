@@ -9,8 +9,9 @@ import pytest
 
 from pipeline.training import checkpoint
 from pipeline.training.checkpoint import CheckpointMeta
+from pipeline.training.contract import Record, TrainSettings
 from pipeline.training.engine import Alone, Engine
-from pipeline.training.loop import Record, TrainSettings, train
+from pipeline.training.loop import train
 from pipeline.training.objectives.summed import pretraining_loss
 from tests.training import pairs
 from tests.training.harness import RankGang, run_gang

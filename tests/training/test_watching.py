@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from pipeline.model.masked_lm import masked_lm_loss
+from pipeline.training.contract import Record
 from pipeline.training.engine import Alone
-from pipeline.training.loop import Record, train
+from pipeline.training.loop import train
 from pipeline.training.watching import Busy, peak_memory
 from stages.pretrain.heldout import bits_per_byte, by_byte
 from tests.training.cases import TinyFeed, settings, tiny_module
