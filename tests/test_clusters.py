@@ -59,6 +59,8 @@ def test_the_recipe_for_64_gpus_can_be_planned(monkeypatch: pytest.MonkeyPatch, 
     assert "64 ranks, micro-batch 64, 2 of them a step, bf16" in done.output and "smallest stage that fits: 0" in done.output
     assert "1,500,000 steps: 6,291.5 billion tokens" in done.output
     assert list(tmp_path.iterdir()) == [], "nothing is created"
+    recipe = read(file).data["stages"]["pretrain"]
+    assert (recipe["objectives"], recipe["optimizer"], recipe["dropout"]) == ({"mlm": 1.0}, "adamw", 0.1), "the paper's, not the sample's"
     other = CliRunner().invoke(cli.commands, ["plan", str(file), "--capacity", "--nodes", "8", "stages.pretrain.architecture=modernbert"])
     assert other.exit_code == 0 and "xlm-r-base as modernbert, 306" in other.output, other.output
 
