@@ -37,12 +37,10 @@ from pipeline.connection import usable_cores
 from pipeline.dag import Graph
 from pipeline.errors import PipelineError
 from pipeline.remote import PACKAGES, code_digest, package_folders
-from pipeline.storage import Storage, without_userinfo
+from pipeline.storage import DISTRIBUTION, Storage, missing_library, without_userinfo
 
-DISTRIBUTION = "xlm-pipeline"
 PROBE_TIMEOUT_S = 3.0
 
-_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
 _GIB = 1 << 30
 
 Mark = Literal["ok", "warn", "FAIL"]
@@ -468,8 +466,7 @@ def _sources(graph: Graph | None) -> Iterator[Finding]:
             fsspec.get_filesystem_class(scheme)
             yield Finding("ok", f"{scheme}://", "its library is there")
         except ImportError as error:
-            todo = f"its library is missing. Run: pip install '{DISTRIBUTION}[{_EXTRAS[scheme]}]'" if scheme in _EXTRAS else str(error)
-            yield Finding("FAIL", f"{scheme}://", todo)
+            yield Finding("FAIL", f"{scheme}://", missing_library(f"{scheme}://", error))
         except ValueError:
             yield Finding("FAIL", f"{scheme}://", "no such kind of storage is known to fsspec. Check the spelling.")
 

@@ -27,6 +27,10 @@ from pipeline.archives import Archives, Chain, split
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError, PreflightError
 from pipeline.failpoint import failpoint
 
+DISTRIBUTION = "xlm-pipeline"
+"""What `pip install` knows this program by."""
+_EXTRAS = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"}
+"""URL scheme -> the extra that brings its library."""
 ADHOC = "adhoc"
 """Attempt of a storage that no run has opened."""
 _CHUNK = 1 << 20
@@ -107,7 +111,9 @@ class Storage:
         storage = cls(root.rstrip("/"), str(cache), attempt)
         try:
             storage._filesystem()
-        except (ImportError, ValueError) as error:
+        except ImportError as error:
+            raise ConfigError(f"storage {without_userinfo(root)}: {missing_library(root, error)}") from None
+        except ValueError as error:
             raise ConfigError(f"storage {without_userinfo(root)}: {error}") from None
         return storage
 
@@ -374,6 +380,13 @@ def fixed_root(path: str) -> str:
     return plain.rpartition("/")[0] + "/" if "/" in plain else ""
 
 
+def missing_library(url: str, error: ImportError) -> str:
+    """What to install where fsspec finds no library for a URL's scheme: the extra that brings it, or what fsspec advises."""
+    schemes = re.findall(r"([a-z0-9]+)://", url)
+    extra = next((_EXTRAS[scheme] for scheme in reversed(schemes) if scheme in _EXTRAS), None)
+    return f"its library is missing. Run: pip install '{DISTRIBUTION}[{extra}]'" if extra else str(error)
+
+
 def _glob(pattern: str, lang: str | None, path: str) -> list[Source]:
     """What `pattern` matches; `path` is the pattern as the user wrote it, whose fixed folders are no part of a name."""
     if "\0" in unquote(pattern):
@@ -392,6 +405,8 @@ def _glob(pattern: str, lang: str | None, path: str) -> list[Source]:
         names = filesystem.glob(inner, detail=True) if any(c in inner for c in "*?[") else {inner: filesystem.info(inner)}
     except FileNotFoundError:
         return []
+    except ImportError as error:
+        raise MissingSourceError(f"source {shown}: {missing_library(pattern, error)}") from None
     except Exception as error:  # noqa: BLE001 - each store's library raises errors of its own
         raise MissingSourceError(f"source {shown}: cannot be listed: {type(error).__name__}: {without_userinfo(str(error))}") from None
     # Names come back bare; `zip://*.txt::s3://bucket/a.zip` needs what stands before and after them.

@@ -123,6 +123,21 @@ def test_an_unknown_scheme_is_a_mistake_of_the_configuration() -> None:
         Storage.at("what://user:secret@b")
 
 
+@pytest.mark.parametrize(("scheme", "extra"), [("s3", "s3"), ("gs", "gcs")])
+def test_a_missing_library_is_named_with_the_extra_that_brings_it(scheme: str, extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fsspec
+
+    def without(*_: object, **__: object) -> None:
+        raise ImportError("Install it to access it")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", without)
+    advice = rf"its library is missing\. Run: pip install 'xlm-pipeline\[{extra}\]'"
+    with pytest.raises(ConfigError, match=f"storage {scheme}://b: {advice}"):
+        Storage.at(f"{scheme}://me:secret@b")
+    with pytest.raises(MissingSourceError, match=f"source {scheme}://b/a.txt: {advice}"):
+        list_sources(f"{scheme}://me:secret@b/a.txt", {})
+
+
 def test_no_message_shows_user_or_password(monkeypatch: pytest.MonkeyPatch) -> None:
     assert without_userinfo("ftp://me:secret@host/a@b/c") == "ftp://host/a@b/c"
     assert without_userinfo("simplecache::ftp://me:secret@host/a") == "simplecache::ftp://host/a"
