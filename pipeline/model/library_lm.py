@@ -19,9 +19,10 @@ from transformers import PreTrainedModel
 
 from pipeline.errors import ConfigError
 from pipeline.model.architectures import KINDS, architecture_of
+from pipeline.model.attention import Sight
 from pipeline.model.documents import Within
 from pipeline.model.dropout import RowDropout
-from pipeline.model.encoder import Sight, TiedEmbedding
+from pipeline.model.encoder import TiedEmbedding
 from pipeline.model.loss import TiedGradient, vocabulary_loss
 from pipeline.model.masked_lm import causal_mask
 from pipeline.model.pooling import pooled

@@ -23,9 +23,10 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from pipeline.model.attention import Sight
 from pipeline.model.documents import Within
 from pipeline.model.dropout import RowDropout
-from pipeline.model.encoder import Sight, TiedEmbedding, encode
+from pipeline.model.encoder import TiedEmbedding, encode
 from pipeline.model.loss import TiedGradient, classification_loss, vocabulary_loss
 from pipeline.model.pooling import pooled
 

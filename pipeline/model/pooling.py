@@ -16,8 +16,8 @@ import torch
 
 from pipeline.errors import ConfigError
 from pipeline.model.architectures import EOS_ID
+from pipeline.model.attention import Sight
 from pipeline.model.dropout import RowDropout
-from pipeline.model.encoder import Sight
 from pipeline.model.loss import TiedGradient
 
 if TYPE_CHECKING:

@@ -123,15 +123,13 @@ def resolve(languages: str | Sequence[str]) -> tuple[str, ...]:
             return NAMED_SETS[languages]
         if _key(languages) in _INDEX:
             return (lookup(languages).code,)
-        raise ConfigError(
-            f"languages: {languages!r} is neither a named set ({', '.join(NAMED_SETS)}) nor a language code; {_advice(languages)}"
-        )
+        raise ConfigError(f"{languages!r} is neither a named set ({', '.join(NAMED_SETS)}) nor a language code; {_advice(languages)}")
     if not languages:
-        raise ConfigError(f"languages: the list is empty; name at least one code or a set ({', '.join(NAMED_SETS)})")
+        raise ConfigError(f"the list is empty; name at least one code or a set ({', '.join(NAMED_SETS)})")
     first_spelling: dict[str, str] = {}
     for spelling in languages:
         code = lookup(spelling).code
         if code in first_spelling:
-            raise ConfigError(f"languages: {spelling!r} and {first_spelling[code]!r} both mean {code!r}; keep one of them")
+            raise ConfigError(f"{spelling!r} and {first_spelling[code]!r} both mean {code!r}; keep one of them")
         first_spelling[code] = spelling
     return tuple(first_spelling)

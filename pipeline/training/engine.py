@@ -1,7 +1,7 @@
 """The only door to DeepSpeed: a module goes in; backward, step and the full float32 state come out.
 
     start:     module -> process group (the gang's, or one of our own for a single process) -> deepspeed.initialize
-    backward:  Σ weight · nll of one micro-batch / weight of the whole step  × ranks   (DeepSpeed divides by ranks)
+    backward:  Σ weight · nll of one micro-batch / weight of the whole step  × ranks   (DeepSpeed divides by ranks; at stage 0 the sum is our own)
     step:      reduced gradients -> norm -> clip -> AdamW, or an optimizer of `optimizers`, at the given rate
     state:     per parameter the float32 master weight and both Adam moments (of Muon its momentum), whole, on every rank
 
@@ -40,8 +40,12 @@ from torch import nn
 
 from pipeline.errors import StageError
 from pipeline.training.deepspeed_config import EngineSettings, deepspeed_config
+from pipeline.training.heap import keep_memory
 from pipeline.training.optimizers import PiecewiseOptimizer, is_hidden_matrix, state_names
 from pipeline.training.placement import flat_weights, kinds_of, pieces_of
+
+WHOLE_BYTES = 1 << 20
+"""Gradients from this size on are summed over ranks where they lie, without a copy."""
 
 
 class Gang(Protocol):
@@ -150,6 +154,8 @@ class Engine:
             StageError: several ranks, but nobody has joined them.
         """
         config = deepspeed_config(settings)
+        if training_device(gang).type == "cpu":
+            keep_memory()
         deepspeed = load_deepspeed()
         owns_group = False
         if not dist.is_initialized():
@@ -175,6 +181,9 @@ class Engine:
                 )
         finally:
             gc.unfreeze()
+        # At stage 0 it would copy all gradients into one flat tensor and back, for a single rank too; see `_add_up_gradients`.
+        if settings.zero == 0:
+            engine.enable_backward_allreduce = False
         started = cls(deepspeed, engine, module, settings, gang, owns_group=owns_group)
         started._create_moments(groups)
         return started
@@ -197,7 +206,37 @@ class Engine:
             last: whether it is the last of this step: then the ranks' gradients are added up.
         """
         self._engine.set_gradient_accumulation_boundary(last)
-        self._engine.backward(loss * self.gang.world_size, scale_wrt_gas=False)
+        if self.settings.zero:
+            self._engine.backward(loss * self.gang.world_size, scale_wrt_gas=False)
+            return
+        self._engine.backward(loss, scale_wrt_gas=False)
+        if last and self.gang.world_size > 1:
+            self._add_up_gradients()
+
+    @torch.no_grad()
+    def _add_up_gradients(self) -> None:
+        """Sum the gradients over ranks: large ones where they lie, small ones together in a flat tensor of each dtype."""
+        small: dict[torch.dtype, list[torch.Tensor]] = {}
+        works = []
+        for parameter in self._parameters.values():
+            if parameter.grad is None:
+                # A rank whose micro-batches left a parameter out takes part all the same.
+                parameter.grad = torch.zeros_like(parameter)
+            gradient = parameter.grad
+            if gradient.numel() * gradient.element_size() >= WHOLE_BYTES:
+                gradient = parameter.grad = gradient.contiguous()
+                works.append(dist.all_reduce(gradient, async_op=True))
+            else:
+                small.setdefault(gradient.dtype, []).append(gradient)
+        for gradients in small.values():
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            dist.all_reduce(flat)
+            parts = [
+                part.view_as(gradient) for part, gradient in zip(flat.split([each.numel() for each in gradients]), gradients, strict=True)
+            ]
+            torch._foreach_copy_(gradients, parts)
+        for work in works:
+            work.wait()
 
     def step(self, learning_rate: float) -> None:
         """One update at `learning_rate`; not made where the gradient is not finite, see `grad_norm`."""

@@ -49,6 +49,14 @@ def main() -> None:
     result |= {"precision": spec["precision"], "product_flops": product_flops}
     if rank == 0:
         (path.parent / "result.json").write_text(json.dumps(result))
+    leave()
+
+
+def leave() -> None:
+    """End the process now: a thread that gloo left running would now and then abort it where the interpreter ends."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(0)
 
 
 def ours(spec: dict[str, Any], rank: int, model: Any, feed: Any, folder: Path) -> dict[str, Any]:

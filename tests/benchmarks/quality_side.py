@@ -28,6 +28,7 @@ from stages.pretrain import Config
 from stages.pretrain.feeds import feed_of
 from stages.pretrain.heldout import bytes_of_pieces, held_out_loss, masked_bytes
 from tests.benchmarks.prepared import Prepared, opened
+from tests.benchmarks.pretrain_side import leave
 from tests.training.harness import RankGang
 
 PROBE = 6
@@ -63,6 +64,7 @@ def main() -> None:
         }
         (path.parent / "result.partial").write_text(json.dumps(result))
         (path.parent / "result.partial").replace(path.parent / "result.json")
+    leave()
 
 
 def model_of(spec: dict[str, Any], prepared: Prepared) -> Any:
