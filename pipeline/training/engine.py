@@ -155,7 +155,7 @@ class Engine:
         """
         config = deepspeed_config(settings)
         if training_device(gang).type == "cpu":
-            keep_memory()
+            keep_memory(large=settings.zero == 0)
         deepspeed = load_deepspeed()
         owns_group = False
         if not dist.is_initialized():

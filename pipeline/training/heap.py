@@ -9,13 +9,24 @@ from __future__ import annotations
 import ctypes
 import platform
 
-_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -3, -4
 """Numbers of malloc.h."""
+_LARGEST_THRESHOLD = 32 << 20
+"""glibc takes no larger one."""
 
 
-def keep_memory() -> bool:
-    """No block of its own mapping, and nothing given back; for the rest of the process. False where the C library is not glibc."""
+def keep_memory(*, large: bool) -> bool:
+    """Give nothing back for the rest of the process.
+
+    Args:
+        large: blocks above 32 MiB are kept too. That costs none where each step asks for the same ones, and half as much memory again where
+            flat copies of all weights come and go, as they do where DeepSpeed partitions.
+
+    Returns:
+        False where the C library is not glibc.
+    """
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
+    kept = mallopt(_M_MMAP_MAX, 0) if large else mallopt(_M_MMAP_THRESHOLD, _LARGEST_THRESHOLD)
+    return bool(kept and mallopt(_M_TRIM_THRESHOLD, -1))
