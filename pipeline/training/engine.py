@@ -210,8 +210,13 @@ class Engine:
             self._engine.backward(loss * self.gang.world_size, scale_wrt_gas=False)
             return
         self._engine.backward(loss, scale_wrt_gas=False)
-        if last and self.gang.world_size > 1:
-            self._add_up_gradients()
+        if last:
+            # One that this step left out moves and decays as with a gradient of 0, on one rank as on several.
+            for parameter in self._parameters.values():
+                if parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+            if self.gang.world_size > 1:
+                self._add_up_gradients()
 
     @torch.no_grad()
     def _add_up_gradients(self) -> None:
@@ -219,10 +224,8 @@ class Engine:
         small: dict[torch.dtype, list[torch.Tensor]] = {}
         works = []
         for parameter in self._parameters.values():
-            if parameter.grad is None:
-                # A rank whose micro-batches left a parameter out takes part all the same.
-                parameter.grad = torch.zeros_like(parameter)
             gradient = parameter.grad
+            assert gradient is not None
             if gradient.numel() * gradient.element_size() >= WHOLE_BYTES:
                 gradient = parameter.grad = gradient.contiguous()
                 works.append(dist.all_reduce(gradient, async_op=True))
