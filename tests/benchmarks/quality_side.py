@@ -49,7 +49,8 @@ def main() -> None:
     dist.init_process_group("gloo", rank=rank, world_size=world)
     side = {"ours": ours, "hf": hugging_face}[spec["side"]]
     probe = side(spec, rank, prepared, PROBE, path.parent)
-    steps = max(1, int(spec["seconds"] / float(np.median(np.diff(probe["ends"])[1:]))))
+    # Rank 0 alone keeps the time here.
+    steps = max(1, int(spec["seconds"] / float(np.median(np.diff(probe["ends"])[1:])))) if rank == 0 else 0
     agreed = torch.tensor([steps])
     dist.broadcast(agreed, src=0)
     found = side(spec, rank, prepared, int(agreed[0]), path.parent)
@@ -71,7 +72,7 @@ def model_of(spec: dict[str, Any], prepared: Prepared) -> Any:
     """The first weights, which the seed draws."""
     layers, hidden, heads, intermediate = spec["size"]
     size = ModelSize(layers, hidden, heads, intermediate, prepared.length + 2, None)
-    return build_masked_lm(size, prepared.vocabulary_size, seed=spec["seed"], dropout=0.1, max_length=prepared.length)
+    return build_masked_lm(size, prepared.vocabulary_size, seed=spec["seed"], dropout=0.0, max_length=prepared.length)
 
 
 def feed_for(spec: dict[str, Any], prepared: Prepared, steps: int) -> Any:
@@ -81,12 +82,12 @@ def feed_for(spec: dict[str, Any], prepared: Prepared, steps: int) -> Any:
 
 
 def ours(spec: dict[str, Any], rank: int, prepared: Prepared, steps: int, folder: Path) -> dict[str, Any]:
-    """This engine, with the defaults of `pretrain`."""
+    """This engine, with the defaults of `pretrain` but for optimizer and rate."""
     default, model = Config(), model_of(spec, prepared)
     settings = TrainSettings(
         steps=steps, micro_batch=spec["global_batch"] // spec["ranks"], learning_rate=spec["rate"], warmup_steps=round(default.warmup * steps),
         schedule=default.schedule, weight_decay=default.weight_decay, betas=default.betas, eps=default.eps, clip=default.clip,
-        precision=spec["precision"], log_every=1, seed=spec["seed"], threads=spec["threads"],
+        optimizer=spec["optimizer"], precision=spec["precision"], log_every=1, seed=spec["seed"], threads=spec["threads"],
     )  # fmt: skip
     ends, tokens = [time.perf_counter()], [0.0]
 
