@@ -17,8 +17,9 @@ from pipeline import manifest as manifests
 from pipeline.dag import Graph, Planned, plan, sources_of
 from pipeline.errors import IntegrityError, MissingSourceError
 from pipeline.manifest import State
+from pipeline.sources import open_source
 from pipeline.stage import NotFetchedError
-from pipeline.storage import Published, Storage, digest, open_source, without_userinfo
+from pipeline.storage import Published, Storage, digest, without_userinfo
 
 _CHUNK = 1 << 20
 

@@ -19,8 +19,9 @@ from pipeline.document import Document, Location, Problem, fail, read, with_over
 from pipeline.errors import ConfigError, IntegrityError
 from pipeline.manifest import Manifest, State
 from pipeline.source_digests import source_digests
+from pipeline.sources import Source
 from pipeline.stage import Declaration, ListContext, NotFetchedError, declaration
-from pipeline.storage import Source, Storage, digest
+from pipeline.storage import Storage, digest
 from pipeline.text import languages as languages_
 
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 
 from pipeline.config import resolve_path
 from pipeline.manifest import Shard
+from pipeline.sources import Source, list_sources, open_source
 from pipeline.stage import Context, ListContext
-from pipeline.storage import Source, list_sources, open_source
 from pipeline.task import Task
 from pipeline.units import Phase, Unit
 

@@ -35,8 +35,9 @@ from pipeline.failpoint import failpoint
 from pipeline.footprint import Footprint
 from pipeline.manifest import Manifest, State
 from pipeline.observer import Observer, status_of
+from pipeline.sources import Source
 from pipeline.stage import Context, Grade, Input, NotFetchedError, Output, Summary
-from pipeline.storage import ADHOC, Source, Storage, canonical, digest
+from pipeline.storage import ADHOC, Storage, canonical, digest
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from pipeline.archives import split
 from pipeline.errors import IntegrityError
-from pipeline.storage import Source, Storage, digest, open_source, without_userinfo
+from pipeline.sources import Source, open_source
+from pipeline.storage import Storage, digest, without_userinfo
 
 _CHUNK = 1 << 20
 THREADS = 4

@@ -35,7 +35,8 @@ from pipeline.config import PipelineConfig
 from pipeline.errors import ConfigError, IntegrityError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, Shard, SlotContent
-from pipeline.storage import Published, Source, Storage
+from pipeline.sources import Source
+from pipeline.storage import Published, Storage
 from pipeline.task import UnitResult
 from pipeline.units import Phase, Unit, Workshop, map_units
 

@@ -20,7 +20,8 @@ from pipeline.archives import Archive, split
 from pipeline.config import resolve_path
 from pipeline.errors import MissingSourceError
 from pipeline.source_digests import source_digests
-from pipeline.storage import Storage, list_sources, open_source
+from pipeline.sources import list_sources, open_source
+from pipeline.storage import Storage
 
 MEMBERS = {"sw/a.txt": "habari", "sw/deep/b.txt": "za leo", "de/a.txt": "Grüße", "en/a.csv": "no", "en/[x]*.txt": "odd name"}
 SPELLED = {"sw": ("sw", "swh"), "de": ("de",), "am": ("am",)}

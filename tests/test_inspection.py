@@ -24,8 +24,9 @@ from pipeline.config import Section
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Manifest, Shard, SlotContent, State
+from pipeline.sources import Source
 from pipeline.stage import Grade, Slot
-from pipeline.storage import Published, Source, digest
+from pipeline.storage import Published, digest
 from pipeline.tables import write_table
 from pipeline.text.tokenizer import Tokenizer, train
 

@@ -20,7 +20,8 @@ from pipeline import source_digests as digesting
 from pipeline import storage as storages
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError, PreflightError
 from pipeline.source_digests import source_digests
-from pipeline.storage import Source, Storage, canonical, digest, list_sources, open_source, verify, without_userinfo
+from pipeline.sources import Source, list_sources, open_source
+from pipeline.storage import Storage, canonical, digest, verify, without_userinfo
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -12,8 +12,8 @@ from pydantic import Field, field_validator
 
 from pipeline.artifacts import BITEXT, DOCUMENTS
 from pipeline.config import NonEmpty, Section, known_names, outside
+from pipeline.sources import Source
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary, Timing
-from pipeline.storage import Source
 from pipeline.text.languages import lookup
 from stages.clean.rules import DEFAULT, RULES
 

@@ -22,8 +22,9 @@ import pyarrow as pa
 
 from pipeline.errors import ConfigError
 from pipeline.manifest import Shard
+from pipeline.sources import open_source
 from pipeline.stage import Context
-from pipeline.storage import Storage, digest, open_source
+from pipeline.storage import Storage, digest
 from pipeline.tables import read_table
 from pipeline.task import Task
 from pipeline.text import languages

@@ -14,8 +14,8 @@ from typing import Any
 import pyarrow as pa
 
 from pipeline.manifest import Shard
+from pipeline.sources import open_source
 from pipeline.stage import Context
-from pipeline.storage import open_source
 from pipeline.task import Task
 from pipeline.text import fasttext_model, languages
 from pipeline.text.foreign import foreign_shares

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from pipeline.config import resolve_path
 from pipeline.errors import MissingSourceError
+from pipeline.sources import Source, list_sources
 from pipeline.stage import ListContext
-from pipeline.storage import Source, list_sources, without_userinfo
+from pipeline.storage import without_userinfo
 from stages.clean import Config
 
 PREFIX = "identify/"

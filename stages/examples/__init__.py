@@ -17,8 +17,8 @@ from pydantic import Field, model_validator
 
 from pipeline.artifacts import DOCUMENTS, EXAMPLES
 from pipeline.config import Section
+from pipeline.sources import Source
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
-from pipeline.storage import Source
 
 VERSION = 1
 LIBRARIES = ("pyarrow",)

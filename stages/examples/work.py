@@ -9,8 +9,8 @@ from pipeline.artifacts import examples
 from pipeline.errors import ConfigError
 from pipeline.ledger import Ledger
 from pipeline.manifest import Shard
+from pipeline.sources import open_source
 from pipeline.stage import Context, Input, Output, Summary
-from pipeline.storage import open_source
 from pipeline.tables import rows
 from pipeline.task import Task
 from pipeline.tasks import TASKS

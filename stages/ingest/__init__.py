@@ -21,8 +21,8 @@ from pydantic import Field
 from pipeline.artifacts import BITEXT, DOCUMENTS
 from pipeline.config import NonEmpty, Section
 from pipeline.errors import ConfigError
+from pipeline.sources import Source
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Summary
-from pipeline.storage import Source
 from pipeline.text import languages
 from stages.ingest.sources import SOURCES
 from stages.ingest.sources.base import SourceConfig

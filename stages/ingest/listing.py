@@ -7,8 +7,9 @@ from pathlib import Path
 
 from pipeline.config import resolve_path
 from pipeline.errors import MissingSourceError
+from pipeline.sources import Source, list_sources
 from pipeline.stage import ListContext, NotFetchedError
-from pipeline.storage import Source, list_sources, without_userinfo
+from pipeline.storage import without_userinfo
 from pipeline.text.spellings import spelling_table
 from stages.ingest import Config, npm
 from stages.ingest.partners import partners

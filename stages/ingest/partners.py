@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from pipeline.errors import ConfigError, MissingSourceError
-from pipeline.storage import Source, fixed_root
+from pipeline.sources import Source, fixed_root
 
 _TOKENS = re.compile(r"\{lang\}|\*\*/|\*\*|\*|\?|\[[^\]]*\]|[^*?\[{]+|.", re.DOTALL)
 _LANG = "{lang}"

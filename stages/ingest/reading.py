@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from pipeline.artifacts import bitext, documents
 from pipeline.errors import ConfigError
-from pipeline.storage import open_source
+from pipeline.sources import open_source
 from pipeline.tables import CutTable
 from pipeline.task import Task
 from pipeline.text import languages

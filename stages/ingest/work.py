@@ -17,8 +17,9 @@ from typing import Any
 from pipeline.errors import EmptyCorpusError, QuarantineError
 from pipeline.ledger import Ledger, total
 from pipeline.manifest import Shard
+from pipeline.sources import Source
 from pipeline.stage import Context, Input, Output, Summary
-from pipeline.storage import Source, digest
+from pipeline.storage import digest
 from pipeline.tables import read_table
 from pipeline.text.spellings import spelling_table
 from pipeline.units import Phase, Unit

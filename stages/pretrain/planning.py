@@ -14,7 +14,8 @@ from pipeline.errors import ConfigError
 from pipeline.gang_sizes import default_micro_batch
 from pipeline.model.flops import training_flops
 from pipeline.model.sizes import ARCHITECTURES, ModelSize, named_size
-from pipeline.storage import list_sources, open_source, without_userinfo
+from pipeline.sources import list_sources, open_source
+from pipeline.storage import without_userinfo
 from stages.pretrain import Config
 from stages.pretrain.parts import parts_of
 

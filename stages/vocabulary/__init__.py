@@ -18,8 +18,8 @@ from pydantic import Field, model_validator
 
 from pipeline.artifacts import BITEXT, DECISIONS, DOCUMENTS, PAIR_DECISIONS, VOCABULARY
 from pipeline.config import NonEmpty, Section, outside
+from pipeline.sources import Source
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
-from pipeline.storage import Source
 
 VERSION = 6
 LIBRARIES = ("numba", "pyarrow", "sentencepiece")

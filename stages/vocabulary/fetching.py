@@ -11,8 +11,9 @@ from pipeline import fetching
 from pipeline.artifacts.vocabulary import MODEL_FILE
 from pipeline.errors import MissingSourceError
 from pipeline.manifest import Shard
+from pipeline.sources import Source
 from pipeline.stage import Context, ListContext
-from pipeline.storage import Source, without_userinfo
+from pipeline.storage import without_userinfo
 from pipeline.task import Task
 from pipeline.text.imported import imported
 from pipeline.units import Phase, Unit

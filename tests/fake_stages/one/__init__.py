@@ -9,8 +9,8 @@ from pydantic import Field
 
 from pipeline.artifacts import DOCUMENTS
 from pipeline.config import Section, outside
+from pipeline.sources import Source, list_sources
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
-from pipeline.storage import Source, list_sources
 
 
 class TextSource(Section):

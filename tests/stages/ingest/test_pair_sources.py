@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from pipeline.errors import ConfigError, MissingSourceError, StageError
-from pipeline.storage import Source
+from pipeline.sources import Source
 from stages.ingest.partners import partners
 from stages.ingest.records import Damaged, Item, Pair, Record, Slice, SourceFile
 from stages.ingest.sources import moses, text, tmx, tsv_pairs

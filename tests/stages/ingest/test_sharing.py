@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from pipeline.storage import Source
+from pipeline.sources import Source
 from pipeline.units import Unit, batches
 from stages.ingest import AnySource, Config
 from stages.ingest.work import _File, _units

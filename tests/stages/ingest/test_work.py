@@ -14,7 +14,8 @@ import pytest
 
 from pipeline.ledger import Ledger
 from pipeline.source_digests import source_digests
-from pipeline.storage import Storage, list_sources
+from pipeline.sources import list_sources
+from pipeline.storage import Storage
 from pipeline.tables import read_table
 from pipeline.task import execute, find
 from stages.ingest import Config, work
