@@ -63,7 +63,7 @@ class Job:
     ranks: int
     zero: int
     precision: str
-    """"fp32" or "bf16"."""
+    """"fp32", "bf16" or "fp16"."""
     dropout: float
     predicted: int
     """Predictions of a row."""

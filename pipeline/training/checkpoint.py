@@ -46,7 +46,7 @@ class CheckpointMeta:
     next_sample: int
     """Global index of the first sequence not yet trained on."""
     precision: str
-    """"fp32" or "bf16", kept on resume."""
+    """"fp32", "bf16" or "fp16", kept on resume."""
     world_size: int
     """Ranks that wrote it."""
     zero: int
@@ -59,6 +59,8 @@ class CheckpointMeta:
     """Steps of the data left out, see `pipeline.skips`."""
     recent: dict[str, list[list[float]]] = field(default_factory=dict)
     """What spikes are told from, see `spikes.Watch`."""
+    loss_scale: tuple[float, int] | None = None
+    """In float16: the scale, and steps since it changed."""
     heldout_loss: float | None = None
     """Where it was measured at this step."""
 
@@ -286,6 +288,7 @@ def _read_index(directory: Path) -> dict[str, Any]:
 def _meta(index: dict[str, Any]) -> CheckpointMeta:
     meta = dict(index["meta"])
     meta["tokens_by_language"] = {int(k): int(v) for k, v in meta["tokens_by_language"].items()}
+    meta["loss_scale"] = None if meta.get("loss_scale") is None else (float(meta["loss_scale"][0]), int(meta["loss_scale"][1]))
     meta["skips"] = tuple((int(first), int(stop)) for first, stop in meta.get("skips", ()))
     return CheckpointMeta(**meta)
 

@@ -11,7 +11,7 @@ from torch import nn
 
 Record = dict[str, float]
 """One step: step, loss (again as loss/OBJECTIVE where the feed tells), gradient_norm, learning_rate, tokens, tokens_per_second, seconds, fill (tokens over places);
-skipped_steps where a part of the data is left out; with a meter flops_per_second of all ranks and mfu, their share of the most that the devices compute; every `log_every` steps skew (the slowest rank's computing time over the mean, since the last such record) and memory_bytes (peak, of the fullest rank);
+skipped_steps where a part of the data is left out; loss_scale in float16; with a meter flops_per_second of all ranks and mfu, their share of the most that the devices compute; every `log_every` steps skew (the slowest rank's computing time over the mean, since the last such record) memory_bytes (peak, of the fullest rank) and system/node-N/METRIC (see `watching.Machine`);
 where evaluated tokens/LANGUAGE so far and evaluation's own keys."""
 
 LossFn = Callable[[nn.Module, Mapping[str, torch.Tensor]], torch.Tensor]
@@ -49,7 +49,7 @@ class TrainSettings:
     offload: bool = False
     """Optimizer state on the CPU, at stages 1 to 3."""
     precision: str = "auto"
-    """"auto", "fp32" or "bf16"; what it was resolved to at step 0 is kept on resume."""
+    """"auto", "fp32", "bf16" or "fp16"; what it was resolved to at step 0 is kept on resume."""
     seed: int = 0
     """Of dropout; the data have their own."""
     log_every: int = 10
@@ -89,7 +89,7 @@ class TrainOutcome:
     interrupted: bool
     """Preempted before the last step; a checkpoint of the place was saved."""
     precision: str
-    """"fp32" or "bf16"."""
+    """"fp32", "bf16" or "fp16"."""
     accumulation: int
     """Micro-batches per rank and step."""
     world_size: int

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pipeline.errors import ConfigError
+from pipeline.training.loss_scale import FIRST
 
 _BUCKET_ELEMENTS = 1 << 25
 """Gradients reduced at a time, 128 MiB in float32."""
@@ -28,7 +29,7 @@ class EngineSettings:
     offload: bool
     """Optimizer state and its arithmetic on the CPU; needs stage 1 to 3."""
     precision: str
-    """"fp32" or "bf16", resolved."""
+    """"fp32", "bf16" or "fp16", resolved."""
     micro_batch: int
     """Sequences per rank and forward pass."""
     accumulation: int
@@ -87,8 +88,8 @@ def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
         raise ConfigError("offload: true needs partitioned optimizer state; set zero to 1, 2 or 3")
     if settings.optimizer not in ("adamw", "stable_adamw", "muon"):
         raise ConfigError(f"optimizer: {settings.optimizer!r} is not known; allowed: adamw, stable_adamw, muon")
-    if settings.precision not in ("fp32", "bf16"):
-        raise ConfigError(f"precision: {settings.precision!r} is not resolved; allowed here: fp32, bf16")
+    if settings.precision not in ("fp32", "bf16", "fp16"):
+        raise ConfigError(f"precision: {settings.precision!r} is not resolved; allowed here: fp32, bf16, fp16")
     refuse_owned(settings.extra)
     tunable: dict[str, Any] = {
         "steps_per_print": None,
@@ -108,11 +109,12 @@ def deepspeed_config(settings: EngineSettings) -> dict[str, Any]:
         "gradient_clipping": settings.clip if settings.zero else 0.0,
         "zero_optimization": {"stage": settings.zero},
     }
-    if settings.precision == "bf16" and settings.zero:
-        owned["bf16"] = {"enabled": True}
+    if settings.precision != "fp32" and settings.zero:
+        # A scale that is not 0 is DeepSpeed's fixed one, which the engine sets before each backward pass.
+        owned[settings.precision] = {"enabled": True, **({"loss_scale": FIRST} if settings.precision == "fp16" else {})}
         owned["data_types"] = {"grad_accum_dtype": "fp32"}
-    elif settings.precision == "bf16":
-        owned["torch_autocast"] = {"enabled": True, "dtype": "bfloat16"}
+    elif settings.precision != "fp32":
+        owned["torch_autocast"] = {"enabled": True, "dtype": "bfloat16" if settings.precision == "bf16" else "float16"}
     if settings.offload:
         owned["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
     return _merged(_merged(tunable, settings.extra), owned)

@@ -2,6 +2,7 @@
 
     start:     module -> process group (the gang's, or one of our own for a single process) -> deepspeed.initialize
     backward:  Σ weight · nll of one micro-batch / weight of the whole step  × ranks   (DeepSpeed divides by ranks; at stage 0 the sum is our own)
+    float16:   the loss times a scale; a gradient that overflows makes no update, and `step` says so; see `loss_scale`
     step:      reduced gradients -> norm -> clip -> AdamW, or an optimizer of `optimizers`, at the given rate
     state:     per parameter the float32 master weight and both Adam moments (of Muon its momentum), whole, on every rank
 
@@ -11,10 +12,10 @@ accumulation is switched off (`scale_wrt_gas=False`): micro-batches hold unequal
 Where the float32 weights live (read in deepspeed 0.19.8):
 
     stage 0, fp32   the parameters themselves
-    stage 0, bf16   the parameters themselves, under autocast: DeepSpeed's own bfloat16 at stage 0 adds up the
+    stage 0, low    the parameters themselves, under autocast: DeepSpeed's own bfloat16 at stage 0 adds up the
                     gradients of the micro-batches in bfloat16; this costs the same memory and does not
     stage 1, bf16   BF16_Optimizer.fp32_groups_flat_partition
-    stage 1, 2      single_partition_of_fp32_groups
+    stage 1, 2      single_partition_of_fp32_groups (stage 1 in float16 too)
     stage 3         fp32_partitioned_groups_flat, by parameter in equal parts, the last one padded
 
 The Adam moments are created at the start, as zeros: DeepSpeed would do so at its first step, too late for a
@@ -38,9 +39,10 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from pipeline.errors import StageError
+from pipeline.errors import ConfigError, StageError
 from pipeline.training.deepspeed_config import EngineSettings, deepspeed_config
 from pipeline.training.heap import keep_memory
+from pipeline.training.loss_scale import LossScale
 from pipeline.training.optimizers import PiecewiseOptimizer, is_hidden_matrix, state_names
 from pipeline.training.placement import flat_weights, kinds_of, pieces_of
 
@@ -113,8 +115,8 @@ def load_deepspeed() -> Any:
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    """Not that an optimizer of ours is unknown to DeepSpeed: it is tested here."""
-    return "untested optimizer" not in record.getMessage()
+    """Not that an optimizer of ours is unknown to DeepSpeed: it is tested here; nor that it skips a step: ours makes it again."""
+    return not any(known in record.getMessage() for known in ("untested optimizer", "OVERFLOW! Skipping step"))
 
 
 def parameter_groups(parameters: Mapping[str, torch.Tensor], settings: EngineSettings) -> list[tuple[str, float, list[str]]]:
@@ -139,6 +141,8 @@ class Engine:
         self._engine = engine
         self._owns_group = owns_group
         self._grad_norm = float("nan")
+        self.loss_scale = LossScale() if settings.precision == "fp16" else None
+        """In float16; set it to that of a checkpoint before the first step."""
         self._parameters = {name: parameter for name, parameter in client.named_parameters() if parameter.requires_grad}
         self.client = client
         self.settings = settings
@@ -150,13 +154,15 @@ class Engine:
         """Put `module` under DeepSpeed; uses the process group there is, or makes one for a single process.
 
         Raises:
-            ConfigError: see `deepspeed_config`.
+            ConfigError: see `deepspeed_config`; or float16 at stage 1 to 3 on a CPU that cannot.
             StageError: several ranks, but nobody has joined them.
         """
         config = deepspeed_config(settings)
         if training_device(gang).type == "cpu":
             keep_memory(large=settings.zero == 0)
         deepspeed = load_deepspeed()
+        if settings.precision == "fp16" and settings.zero and not deepspeed.accelerator.get_accelerator().is_fp16_supported():
+            raise ConfigError("precision: fp16 with zero 1 to 3 needs a GPU, or a CPU that computes in float16; set precision: auto")
         owns_group = False
         if not dist.is_initialized():
             if gang.world_size != 1:
@@ -181,9 +187,12 @@ class Engine:
                 )
         finally:
             gc.unfreeze()
+            # Kept by it for the whole process: the next engine would scale and send its gradients by the format of this one.
+            deepspeed.runtime.torch_autocast.TORCH_AUTOCAST_INITIALIZED = False
         # At stage 0 it would copy all gradients into one flat tensor and back, for a single rank too; see `_add_up_gradients`.
         if settings.zero == 0:
             engine.enable_backward_allreduce = False
+            engine.torch_autocast_z0_gradscaler = None  # ours scales at every stage
         started = cls(deepspeed, engine, module, settings, gang, owns_group=owns_group)
         started._create_moments(groups)
         return started
@@ -207,9 +216,11 @@ class Engine:
         """
         self._engine.set_gradient_accumulation_boundary(last)
         if self.settings.zero:
+            if self.loss_scale is not None:
+                self._engine.optimizer.loss_scale = self.loss_scale.value
             self._engine.backward(loss * self.gang.world_size, scale_wrt_gas=False)
             return
-        self._engine.backward(loss, scale_wrt_gas=False)
+        self._engine.backward(loss if self.loss_scale is None else loss * self.loss_scale.value, scale_wrt_gas=False)
         if last:
             # One that this step left out moves and decays as with a gradient of 0, on one rank as on several.
             for parameter in self._parameters.values():
@@ -241,20 +252,37 @@ class Engine:
         for work in works:
             work.wait()
 
-    def step(self, learning_rate: float) -> None:
-        """One update at `learning_rate`; not made where the gradient is not finite, see `grad_norm`."""
+    def step(self, learning_rate: float) -> bool:
+        """One update at `learning_rate`; not made where the gradient is not finite, see `grad_norm`.
+
+        Returns:
+            False where a float16 gradient overflowed and the scale was lowered: make the step again.
+        """
         for group in self._engine.basic_optimizer.param_groups:
             group["lr"] = learning_rate
+        self._grad_norm = self._update()
+        if self.loss_scale is None:
+            return True
+        if math.isfinite(self._grad_norm):
+            self.loss_scale.made()
+            return True
+        return not self.loss_scale.lowered()
+
+    def _update(self) -> float:
+        """The update; the gradient's norm, not finite where it was not made."""
         if self.settings.zero == 0:
-            self._grad_norm = self._clip()
-            if not math.isfinite(self._grad_norm):
+            norm = self._clip()
+            if math.isfinite(norm):
+                self._engine.step()
+            else:
                 self._engine.zero_grad()
-                return
+            return norm
         self._engine.step()
-        if self.settings.zero:
-            norm = self._engine.get_global_grad_norm()
-            # DeepSpeed says −1 for a norm that is not a number.
-            self._grad_norm = float("nan") if norm is None or float(norm) < 0 else float(norm)
+        if getattr(self._engine.optimizer, "overflow", False):
+            return float("inf")  # the norm it keeps is that of the step before
+        found = self._engine.get_global_grad_norm()
+        # DeepSpeed says −1 for a norm that is not a number.
+        return float("nan") if found is None or float(found) < 0 else float(found)
 
     def grad_norm(self) -> float:
         """Norm of the whole gradient of the last step, before clipping; not finite if that step was not made."""
@@ -262,6 +290,8 @@ class Engine:
 
     def _clip(self) -> float:
         gradients = [parameter.grad for parameter in self._parameters.values() if parameter.grad is not None]
+        if self.loss_scale is not None:
+            torch._foreach_mul_(gradients, 1 / self.loss_scale.value)
         norms = torch.stack(torch._foreach_norm(gradients)).double()
         norm = float(norms.square().sum().sqrt())
         if self.settings.clip and norm + 1e-6 > self.settings.clip:

@@ -39,12 +39,13 @@ from pipeline.training.contract import LossFn, Meter, Record, TrainOutcome, Trai
 from pipeline.training.counter import bits, derive
 from pipeline.training.deepspeed_config import EngineSettings
 from pipeline.training.engine import Engine, Gang, training_device
+from pipeline.training.loss_scale import LossScale
 from pipeline.training.mixing import StepFeed
 from pipeline.training.objectives.contrast import contrasted
-from pipeline.training.precision import resolve_precision
+from pipeline.training.precision import PRECISIONS, resolve_precision
 from pipeline.training.schedule import multiplier
 from pipeline.training.spikes import Skipping, SpikeRule, Watch
-from pipeline.training.watching import Busy, peak_memory
+from pipeline.training.watching import Busy, Machine, peak_memory, system_metrics
 
 log = logging.getLogger(__name__)
 
@@ -139,9 +140,9 @@ def train(
 def _of_rank_0(precision: str, gang: Gang) -> str:
     if gang.world_size == 1 or not torch.distributed.is_initialized():
         return precision
-    low = torch.tensor([int(precision == "bf16")], device=training_device(gang))
-    torch.distributed.broadcast(low, src=0)
-    return "bf16" if int(low[0]) else "fp32"
+    number = torch.tensor([PRECISIONS.index(precision)], device=training_device(gang))
+    torch.distributed.broadcast(number, src=0)
+    return PRECISIONS[int(number[0])]
 
 
 def _engine_settings(settings: TrainSettings, precision: str, accumulation: int) -> EngineSettings:
@@ -212,6 +213,7 @@ class _Run:
         self.spikes = Watch(rule)
         self.languages = languages
         self.busy = Busy(engine.device)
+        self.machine = Machine(engine.device)
 
     def go(self, resume_from: Path | None) -> TrainOutcome:
         settings, started = self.settings, time.perf_counter()
@@ -283,17 +285,49 @@ class _Run:
             )
         if meta.step > self.settings.steps:
             raise ConfigError(f"steps: {self.settings.steps}, but the checkpoint stands at step {meta.step}; ask for at least as many")
+        if meta.loss_scale is not None:
+            self.engine.loss_scale = LossScale(*meta.loss_scale)
         self.tokens_before = dict(meta.tokens_by_language)
         self.spikes = Watch(self.spikes.rule, meta.recent)
         return meta.step
 
     def _step(self, step: int) -> Record:
         """Update number `step`, from 0; its record counts from 1."""
-        settings, engine, gang = self.settings, self.engine, self.gang
+        settings, engine = self.settings, self.engine
         started = time.perf_counter()
         weight = float(self.feed.weight(step))
         if not weight > 0.0:
             raise StageError(f"training: the global batch of step {step + 1} has weight {weight}; nothing in it is to be predicted")
+        rate = settings.learning_rate * multiplier(settings.schedule, step, warmup=settings.warmup_steps, total=settings.steps)
+        while True:
+            tokens_here = self.tokens_here
+            sums = self._passes(step, weight)
+            mean_loss = float(sums[0]) / weight
+            self._require_finite("loss", mean_loss, step)
+            if engine.step(rate):
+                break
+            self.tokens_here = tokens_here  # a float16 gradient overflowed: the step is made again
+        self._require_finite("gradient norm", engine.grad_norm(), step)
+        seconds = time.perf_counter() - started
+        objective = self.feed.objective_at(step)
+        return {
+            "step": step + 1,
+            "loss": mean_loss,
+            **({} if objective is None else {f"loss/{objective}": mean_loss}),
+            "gradient_norm": engine.grad_norm(),
+            "learning_rate": rate,
+            "tokens": float(sums[1]),
+            "tokens_per_second": float(sums[1]) / seconds,
+            "seconds": seconds,
+            "fill": float(sums[1] / sums[3]),
+            **({"skipped_steps": float(self.feed.skips.count)} if self.feed.skips.count else {}),
+            **({} if engine.loss_scale is None else {"loss_scale": engine.loss_scale.value}),
+            **self._rates(objective, sums, weight, seconds),
+        }
+
+    def _passes(self, step: int, weight: float) -> torch.Tensor:
+        """Forward and backward pass of all micro-batches of a step; over all ranks [Σ weighted nll, tokens, Σ length², places], float64."""
+        settings, engine, gang = self.settings, self.engine, self.gang
         nn.Module.train(engine.module, True)
         loss_sum = torch.zeros((), dtype=torch.float64, device=engine.device)
         seen, count = np.zeros(3), 0
@@ -317,27 +351,7 @@ class _Run:
                 f"training: step {step + 1} came in {count} micro-batches, {engine.settings.accumulation} were expected: "
                 "a fault of the feed"
             )
-        sums = engine.sum_over_ranks(torch.cat([loss_sum.view(1), torch.from_numpy(seen).to(engine.device)]))
-        mean_loss = float(sums[0]) / weight
-        self._require_finite("loss", mean_loss, step)
-        rate = settings.learning_rate * multiplier(settings.schedule, step, warmup=settings.warmup_steps, total=settings.steps)
-        engine.step(rate)
-        self._require_finite("gradient norm", engine.grad_norm(), step)
-        seconds = time.perf_counter() - started
-        objective = self.feed.objective_at(step)
-        return {
-            "step": step + 1,
-            "loss": mean_loss,
-            **({} if objective is None else {f"loss/{objective}": mean_loss}),
-            "gradient_norm": engine.grad_norm(),
-            "learning_rate": rate,
-            "tokens": float(sums[1]),
-            "tokens_per_second": float(sums[1]) / seconds,
-            "seconds": seconds,
-            "fill": float(sums[1] / sums[3]),
-            **({"skipped_steps": float(self.feed.skips.count)} if self.feed.skips.count else {}),
-            **self._rates(objective, sums, weight, seconds),
-        }
+        return engine.sum_over_ranks(torch.cat([loss_sum.view(1), torch.from_numpy(seen).to(engine.device)]))
 
     def _rates(self, objective: str | None, sums: torch.Tensor, weight: float, seconds: float) -> Record:
         if self.meter is None:
@@ -400,7 +414,12 @@ class _Run:
         seconds, memory = self.busy.seconds(), float(peak_memory(self.engine.device))
         mean = float(self.engine.sum_over_ranks(torch.tensor([seconds], dtype=torch.float64))[0]) / self.gang.world_size
         slowest, most = self.engine.max_over_ranks(torch.tensor([seconds, memory], dtype=torch.float64)).tolist()
-        return {"skew": slowest / mean if mean else 1.0, "memory_bytes": most}
+        read = [float(self.gang.local_rank), *self.machine.read()]
+        table = torch.zeros(self.gang.world_size, len(read), dtype=torch.float64)
+        table[self.gang.rank] = torch.tensor(read, dtype=torch.float64)
+        of_ranks = self.engine.sum_over_ranks(table).tolist()
+        machines = system_metrics([(int(local_rank), figures) for local_rank, *figures in of_ranks])
+        return {"skew": slowest / mean if mean else 1.0, "memory_bytes": most, **machines}
 
     def _evaluate(self, done: int) -> Mapping[str, float]:
         tokens = {f"tokens/{self.languages[number]}": float(count) for number, count in self._tokens().items()} if self.languages else {}
@@ -431,6 +450,7 @@ class _Run:
             optimizer=self.engine.settings.optimizer,
             skips=self.feed.skips.ranges,
             recent=self.spikes.recent,
+            loss_scale=None if (scale := self.engine.loss_scale) is None else (scale.value, scale.clean),
         )
         self.save(done, self.engine, meta)
         self.gang.checkpointed()

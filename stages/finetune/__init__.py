@@ -52,7 +52,7 @@ class Config(Section):
     """Examples per rank and forward pass; none takes the largest divisor of a rank's share up to 16."""
     zero: Literal[0, 1, 2, 3] = outside(0)
     """DeepSpeed ZeRO stage."""
-    precision: Literal["auto", "fp32", "bf16"] = outside("fp32")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = outside("fp32")
     """Arithmetic of the forward and backward pass."""
     checkpoint_every: int = outside(500, ge=0)
     """Steps between checkpoints; 0 saves the last only."""

@@ -49,5 +49,5 @@ def _peak(config: Config, gang: Gang) -> float:
     if device.type == "cuda":
         known = device_of(torch.cuda.get_device_name(device))
         return 0.0 if known is None else known.peak.get(precision, 0.0)
-    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
     return 2.0 * _SIDE**3 / time_matmul(dtype, _SIDE, 3)

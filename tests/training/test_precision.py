@@ -30,5 +30,5 @@ def test_the_probe_ends_quickly_with_one_of_the_two_formats() -> None:
 
 
 def test_an_unknown_format_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'fp16' is not known; allowed: auto, fp32, bf16"):
-        precision.resolve_precision("fp16", CPU)
+    with pytest.raises(ConfigError, match="'fp8' is not known; allowed: auto, fp32, bf16, fp16"):
+        precision.resolve_precision("fp8", CPU)

@@ -12,7 +12,7 @@ from pipeline.model.masked_lm import masked_lm_loss
 from pipeline.training.contract import Record
 from pipeline.training.engine import Alone
 from pipeline.training.loop import train
-from pipeline.training.watching import Busy, peak_memory
+from pipeline.training.watching import Busy, Machine, peak_memory, system_metrics
 from stages.pretrain.heldout import bits_per_byte, by_byte
 from tests.training.cases import TinyFeed, settings, tiny_module
 from tests.training.conftest import TwoRanks
@@ -29,6 +29,10 @@ def test_the_records_that_are_handed_on_tell_of_the_ranks_and_those_of_evaluatio
     assert [record.get("skew") for record in records] == [None, 1.0, None, 1.0, 1.0]
     memory = [record["memory_bytes"] for record in records if "memory_bytes" in record]
     assert memory == sorted(memory) and memory[0] > 1 << 26 and memory[-1] <= peak_memory(CPU)
+    logged = [{key for key in record if key.startswith("system/")} for record in records]
+    of_host = {f"system/node-0/{name}" for name in Machine.OF_HOST}
+    assert logged == [set(), of_host, set(), of_host, of_host]
+    assert 0 < records[-1]["system/node-0/system_memory_usage_percentage"] < 100
     assert ["tokens/am" in record for record in records] == [False, False, True, False, True]
     assert [records[-1][f"tokens/{lang}"] for lang in ("am", "deu-eng", "zh_Hant")] == [
         outcome.tokens_by_language[number] for number in range(3)
@@ -42,6 +46,28 @@ def test_the_records_that_are_handed_on_tell_of_the_ranks_and_those_of_evaluatio
 def test_a_slow_rank_is_seen(two_ranks: TwoRanks) -> None:
     even, slow = two_ranks.rank_0["0-1"]["records"][-1], two_ranks.rank_0["slow"]["records"][-1]
     assert 1.0 <= even["skew"] < slow["skew"] <= 2.0 and slow["skew"] > 1.2
+
+
+def test_each_machine_is_told_once_and_each_gpu_of_it() -> None:
+    nan, read = float("nan"), [(0, [1.0, 2.0, 3.0, 4.0, 50.0, 51.0]), (1, [1.0, 2.0, 3.0, 4.0, 60.0, float("nan")])]
+    found = system_metrics([*read, (0, [5.0, 6.0, nan, nan, nan, nan])])
+    host = dict(zip(Machine.OF_HOST, (1.0, 2.0, 3.0, 4.0), strict=True))
+    assert found == {
+        **{f"system/node-0/{name}": value for name, value in host.items()},
+        "system/node-0/gpu_0_memory_usage_percentage": 50.0,
+        "system/node-0/gpu_0_utilization_percentage": 51.0,
+        "system/node-0/gpu_1_memory_usage_percentage": 60.0,
+        "system/node-1/cpu_utilization_percentage": 5.0,
+        "system/node-1/system_memory_usage_percentage": 6.0,
+    }
+
+
+def test_the_network_is_told_since_the_last_reading_received_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = iter([(10e6, 100e6), (12e6, 105e6), (12e6, 105e6), None])  # bytes sent, bytes received, as psutil orders them
+    monkeypatch.setattr("pipeline.training.watching.psutil.net_io_counters", lambda: next(counted))
+    machine = Machine(CPU)
+    assert machine.read()[2:4] == [5.0, 2.0] and machine.read()[2:4] == [0.0, 0.0]
+    assert all(math.isnan(figure) for figure in machine.read()[2:])
 
 
 def test_computing_is_counted_from_the_last_time_it_was_asked_for() -> None:
