@@ -2,7 +2,7 @@
 
     step s -> objective o, by a shuffled block of K steps that holds each objective exactly slots_o times, Σ slots_o = K
            -> the n-th step of o                       a pure function of (seed, s): any step can be asked for alone
-           -> o's own feed at step n                   its samples come one after the other, whatever lies between
+           -> o's own feed at step n                   its samples and rates come one after the other, whatever lies between
 
 So shares are met exactly over a block, each step's loss has one unit, and its weight is that of one objective: known before a token is read.
 """
@@ -64,11 +64,29 @@ class Mixed:
         return self.feeds[name].weight(own)
 
     def turn(self, step: int) -> tuple[str, int]:
-        """The objective that a step belongs to, and how many steps of it are planned before."""
-        found = self._plan.samples(step, step + 1)
-        return self._plan.languages[int(found.language_N[0])], int(found.epoch_N[0])
+        """The objective that a step belongs to, and how many steps of it come before."""
+        number, place = divmod(step, sum(self.slots.values()))
+        if number not in self._orders:
+            self._orders.clear()
+            self._orders[number] = self._order(number)
+        name, before = self._orders[number][place]
+        return name, number * self.slots[name] + before
+
+    @cached_property
+    def _orders(self) -> dict[int, list[tuple[str, int]]]:
+        """Of the block that was last asked for: the objective of each step, and how many of its steps in the block come before."""
+        return {}
+
+    def _order(self, number: int) -> list[tuple[str, int]]:
+        plan, block = self._plan, sum(self.slots.values())
+        seen = dict.fromkeys(self.slots, -1)
+        order = []
+        for language in plan.samples(number * block, (number + 1) * block).language_N.tolist():
+            name = plan.languages[language]
+            seen[name] += 1
+            order.append((name, seen[name]))
+        return order
 
     @cached_property
     def _plan(self) -> Mixture:
-        # With one row each, the epoch of a sample is the number of its use.
         return Mixture(rows=dict.fromkeys(self.slots, 1), slots=dict(self.slots), seed=self.seed)

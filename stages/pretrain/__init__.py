@@ -15,8 +15,9 @@ from pydantic import Field, field_validator, model_validator
 from pipeline.artifacts import CHECKPOINT, PACKING, PAIR_PACKING, PAIR_TOKENS, TOKENS, VOCABULARY
 from pipeline.config import NonEmpty, Section, known_names, outside
 from pipeline.model.sizes import SIZES
+from pipeline.sources import Source
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
-from pipeline.storage import Source, without_userinfo
+from pipeline.storage import without_userinfo
 from pipeline.training.objectives import OBJECTIVES
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def _checked(weights: Mapping[str, float]) -> Mapping[str, float]:
 
 
 class MaskRates(Section):
-    """A share of predicted tokens that changes in a straight line over the steps of a phase."""
+    """A share of predicted tokens that changes in a straight line over an objective's steps in a phase."""
 
     start: float = Field(gt=0, lt=1)
     """Share in the first step."""
@@ -168,7 +169,7 @@ class Config(Section):
     groups: Mapping[str, LanguageGroup] = Field(default_factory=dict)
     """Groups of languages with shares of their own; the languages in none share what is left."""
     mask_rate: MaskRate = 0.15
-    """Share of tokens that is predicted, or {start, end}: in a straight line over the steps of a phase (or run) of one objective."""
+    """Share of tokens that mlm and tlm predict, or {start, end}: in a straight line over the objective's steps in a phase (or run)."""
     masking: Literal["tokens", "whole_word", "span", "frequency"] = "tokens"
     """What `mlm` and `tlm` hide: each token alike, words with all of their pieces, spans of 1 to 10 pieces (SpanBERT), or rare tokens rather than frequent ones (XLM)."""
     frequency_alpha: float | None = Field(None, gt=0, le=1)
@@ -185,8 +186,8 @@ class Config(Section):
     """Keep the input of each layer only and compute it again in the backward pass: a third more work for a fraction of the activations."""
     compile: bool = outside(False)
     """Let torch compile the layers of xlm-r, with dropout 0: minutes at the start; `python -m tests.benchmarks.pretrain --only compiled` tells what it gives."""
-    precision: Literal["auto", "fp32", "bf16"] = outside("auto")
-    """Arithmetic of the forward and backward pass; auto takes bf16 where a probe shows it faster."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = outside("auto")
+    """Arithmetic of the forward and backward pass; auto takes bf16 where a probe shows it faster. fp16, with loss scaling, is for GPUs without bf16."""
     deepspeed: Mapping[str, Any] = outside({})
     """Further DeepSpeed settings; what would hide ours is refused."""
     checkpoint_every: int = outside(1_000, ge=0)
@@ -257,12 +258,13 @@ class Config(Section):
         used = {name for phase in self.phases or (self,) for name in phase.objectives or self.objectives}
         if self.masking != "tokens" and not used & {"mlm", "tlm"}:
             raise ValueError(f"masking: {self.masking} has no effect on {', '.join(sorted(used))}; mlm and tlm hide tokens")
-        for part in self.phases or (self,):
-            rate, mixed = part.mask_rate or self.mask_rate, part.objectives or self.objectives
-            if isinstance(rate, MaskRates) and not (len(mixed) == 1 and {*mixed} <= {"mlm", "tlm"}):
+        for rate, names in (
+            (self.mask_rate, used),
+            *((phase.mask_rate, {*(phase.objectives or self.objectives)}) for phase in self.phases),
+        ):
+            if isinstance(rate, MaskRates) and not names & {"mlm", "tlm"}:
                 raise ValueError(
-                    f"mask_rate from {rate.start:g} to {rate.end:g} is for a phase of mlm or tlm alone, not of {', '.join(sorted(mixed))}: "
-                    "steps of several objectives are shuffled; give such a phase a number"
+                    f"mask_rate from {rate.start:g} to {rate.end:g} has no effect on {', '.join(sorted(names))}: mlm and tlm hide tokens; leave it out"
                 )
         if any(not weight > 0 for weight in self.language_weights.values()):
             raise ValueError("every weight of language_weights must be above 0")

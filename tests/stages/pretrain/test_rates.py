@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pipeline.capacity import Machines
 from pipeline.model.sizes import SIZES
 from pipeline.training.batches import Feed
+from pipeline.training.mixing import Mixed
 from pipeline.training.objectives.masked import MaskedLanguageModel, Scheduled
 from stages.pretrain.feeds import feed_of
 from stages.pretrain.planning import _job
@@ -61,11 +62,24 @@ def test_each_phase_has_its_line_or_its_number() -> None:
     assert line.objective == Scheduled(900_000, 400_000, 40) and plain.objective == MaskedLanguageModel(200_000)
 
 
-@pytest.mark.parametrize("objectives", [{"mlm": 1.0, "clm": 1.0}, {"clm": 1.0}])
-def test_a_line_is_refused_where_steps_are_shuffled_or_nothing_is_hidden(objectives: dict[str, float]) -> None:
+def test_each_of_several_objectives_has_the_line_over_its_own_steps() -> None:
+    given = config(steps=80, phases=[], objectives={"mlm": 0.7, "tlm": 0.2, "clm": 0.1}, mask_rate=RATES)
+    (mixed,) = feed_of(given, texts(), VOCAB, 5, pairs()).feeds
+    assert isinstance(mixed, Mixed)
+    rates: dict[str, list[int]] = {"mlm": [], "tlm": []}
+    for step in range(80):
+        name, own = mixed.turn(step)
+        if name in rates:
+            rates[name].append(mixed.feeds[name].objective.at(own).rate_millionths)  # type: ignore[attr-defined]
+    for name, share in (("mlm", 0.7), ("tlm", 0.2)):
+        assert len(rates[name]) == round(80 * share)
+        assert rates[name] == sorted(rates[name], reverse=True) and (rates[name][0], rates[name][-1]) == (500_000, 50_000)
+
+
+def test_a_line_is_refused_where_nothing_is_hidden() -> None:
     for changes in ({"mask_rate": RATES}, {"phases": [{"share": 1.0, "mask_rate": RATES}]}):
-        with pytest.raises(ValidationError, match=r"mask_rate from 0\.5 to 0\.05 is for a phase of mlm or tlm alone, not of clm"):
-            config(**({"phases": []} | changes), objectives=objectives)
+        with pytest.raises(ValidationError, match=r"mask_rate from 0\.5 to 0\.05 has no effect on clm"):
+            config(**({"phases": []} | changes), objectives={"clm": 1.0})
 
 
 def test_equal_ends_are_the_number_itself() -> None:
