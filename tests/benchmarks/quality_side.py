@@ -31,8 +31,8 @@ from tests.benchmarks.prepared import Prepared, opened
 from tests.benchmarks.pretrain_side import leave
 from tests.training.harness import RankGang
 
-PROBE = 6
-"""Steps of the probe, of which the first two warm up."""
+PROBE = 16
+"""Steps of the probe, of which the first two warm up; the median counts."""
 WARMUP = 0.06
 RATE_OF_MASKS = 0.15
 
