@@ -84,7 +84,7 @@ def _xlm_r(size: ModelSize, vocab_size: int, dropout: float, max_length: int) ->
 
 
 def _xlm(size: ModelSize, vocab_size: int, dropout: float, max_length: int) -> PreTrainedConfig:
-    """Departure from Lample and Conneau (2019): no language embeddings, as in XLM-100 (MLM)."""
+    """Without language embeddings, as XLM-100 (MLM); `language_embeddings.with_languages` adds them."""
     if size.intermediate != 4 * size.hidden:
         raise ConfigError(
             f"model: XLM's inner width is four times its width, and this size has {size.intermediate} and {size.hidden}; choose another size"

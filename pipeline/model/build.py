@@ -11,6 +11,7 @@ rank nor the number of threads enters. Weights are read from safetensors only, n
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError
 from pipeline.model.architectures import KINDS, architecture_of, configuration_of
+from pipeline.model.language_embeddings import with_languages
 from pipeline.model.library_lm import LibraryLM
 from pipeline.model.masked_lm import MaskedLM
 from pipeline.model.sizes import ModelSize
@@ -34,14 +36,18 @@ _NOT_OF_THE_MODEL = ("_name_or_path", "name_or_path", "transformers_version", "i
 
 
 def build_masked_lm(
-    size: ModelSize, vocab_size: int, *, seed: int, dropout: float, max_length: int, architecture: str = "xlm-r"
-) -> PreTrainedModel:
+    size: ModelSize, vocab_size: int, *, seed: int, dropout: float, max_length: int, architecture: str = "xlm-r",
+    languages: Sequence[str] = (),
+) -> PreTrainedModel:  # fmt: skip
     """A masked language model in float32 on the CPU, with weights drawn from `seed` as its architecture draws them (XLM-R: normal, σ = 0.02).
 
+    languages: those that get a language embedding; none makes none.
+
     Raises:
-        ConfigError: see `configuration_of`.
+        ConfigError: see `configuration_of` and `with_languages`.
     """
-    return model_from(configuration_of(architecture, size, vocab_size, dropout=dropout, max_length=max_length), seed)
+    config = configuration_of(architecture, size, vocab_size, dropout=dropout, max_length=max_length)
+    return model_from(with_languages(config, languages) if languages else config, seed)
 
 
 def model_from(config: PreTrainedConfig, seed: int) -> PreTrainedModel:

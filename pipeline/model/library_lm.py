@@ -82,8 +82,9 @@ class LibraryLM(nn.Module):
         is_causal: bool = False,
         pool: str | None = None,
         within: Within | None = None,
+        langs_BT: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `masked_lm.MaskedLM.forward`; `dropout_keys_B` is left aside.
+        """As `masked_lm.MaskedLM.forward`; `dropout_keys_B` is left aside. langs_BT: int64, rows of the language embeddings of XLM.
 
         Raises:
             ConfigError: causal rows or documents, and the architecture takes no such mask.
@@ -94,20 +95,28 @@ class LibraryLM(nn.Module):
         elif is_causal:
             sight = causal_mask(attention_BT)
         if pool is not None:
-            return pooled(self, input_ids_BT, attention_BT, positions_BT, sight, RowDropout(None, 0.0), pool)
+            return pooled(self, input_ids_BT, attention_BT, positions_BT, sight, RowDropout(None, 0.0), pool, langs_BT)
         tied = TiedGradient()
-        hidden_BTD = self.hidden(input_ids_BT, sight, positions_BT, RowDropout(None, 0.0), tied)
+        hidden_BTD = self.hidden(input_ids_BT, sight, positions_BT, RowDropout(None, 0.0), tied, langs_BT=langs_BT)
         loss_sum, nll_M = self.predict(hidden_BTD.flatten(0, 1).index_select(0, masked_index_M), labels_M, weights_M, tied)
         return (loss_sum, weights_M.sum(), nll_M) if per_position else loss_sum
 
     def hidden(
-        self, ids_BT: torch.Tensor, sight: Sight, positions_BT: torch.Tensor, dropout: RowDropout, tied: TiedGradient
+        self,
+        ids_BT: torch.Tensor,
+        sight: Sight,
+        positions_BT: torch.Tensor,
+        dropout: RowDropout,
+        tied: TiedGradient,
+        *,
+        langs_BT: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Last hidden states [B, T, D]; see `MaskedLM.hidden`."""
         places_BT = (positions_BT - POSITION_OFFSET).clamp_min(0)
         encoder = KINDS[self.architecture].anatomy(self.model).encoder
+        more = {} if langs_BT is None else {"langs": langs_BT}
         found: torch.Tensor = encoder(
-            inputs_embeds=self.lookup(ids_BT, tied), attention_mask=self._mask(sight), position_ids=places_BT
+            inputs_embeds=self.lookup(ids_BT, tied), attention_mask=self._mask(sight), position_ids=places_BT, **more
         ).last_hidden_state  # fmt: skip
         return found
 

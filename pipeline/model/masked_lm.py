@@ -27,6 +27,7 @@ from pipeline.model.attention import Sight
 from pipeline.model.documents import Within
 from pipeline.model.dropout import RowDropout
 from pipeline.model.encoder import TiedEmbedding, encode
+from pipeline.model.language_embeddings import langs_given
 from pipeline.model.loss import TiedGradient, classification_loss, vocabulary_loss
 from pipeline.model.pooling import pooled
 
@@ -148,10 +149,16 @@ class SequenceClassifier(nn.Module):
         self.model = model
 
     def forward(
-        self, input_ids_BT: torch.Tensor, attention_BT: torch.Tensor, labels_B: torch.Tensor, weights_B: torch.Tensor
+        self,
+        input_ids_BT: torch.Tensor,
+        attention_BT: torch.Tensor,
+        labels_B: torch.Tensor,
+        weights_B: torch.Tensor,
+        langs_BT: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Σ weights_B · cross-entropy, a float32 scalar; ids and labels int64, attention bool, weights float32."""
-        logits_BK = self.model(input_ids=input_ids_BT, attention_mask=attention_BT).logits
+        """Σ weights_B · cross-entropy, a float32 scalar; ids, labels and rows of the language embeddings int64, attention bool, weights float32."""
+        more = {} if langs_BT is None else {"langs": langs_BT}
+        logits_BK = self.model(input_ids=input_ids_BT, attention_mask=attention_BT, **more).logits
         return classification_loss(logits_BK, labels_B, weights_B)
 
 
@@ -168,7 +175,14 @@ def masked_lm_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torc
     is_full = bool(batch["is_full"]) if "is_full" in batch else False
     is_causal = bool(batch["is_causal"]) if "is_causal" in batch else False
     given: dict[str, Any] = {name: batch[name] for name in fields}
-    return module(**given, dropout_keys_B=batch.get("dropout_keys_B"), is_full=is_full, is_causal=is_causal, within=within_of(batch))
+    return module(
+        **given,
+        dropout_keys_B=batch.get("dropout_keys_B"),
+        is_full=is_full,
+        is_causal=is_causal,
+        within=within_of(batch),
+        **langs_given(batch),
+    )
 
 
 def within_of(batch: Mapping[str, torch.Tensor]) -> Within | None:
@@ -182,4 +196,4 @@ def within_of(batch: Mapping[str, torch.Tensor]) -> Within | None:
 def classifier_loss(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
     """Loss sum of a `SequenceClassifier`, under an engine or not, for a batch of the fine-tuning feed."""
     fields = ("input_ids_BT", "attention_BT", "labels_B", "weights_B")
-    return module(**{name: batch[name] for name in fields})
+    return module(**{name: batch[name] for name in fields}, **langs_given(batch))

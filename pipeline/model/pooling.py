@@ -35,25 +35,28 @@ def pooled(
     sight: Sight,
     dropout: RowDropout,
     on: str,
+    langs_BT: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """[B, D] float32, of rows with at least one word each.
+    """[B, D] float32, of rows with at least one word each. langs_BT: for modules that have language embeddings.
 
     Raises:
         ConfigError: `on` is neither "encoder" nor "embeddings".
     """
     tied = TiedGradient()
+    more = {} if langs_BT is None else {"langs_BT": langs_BT}
     words_BT1 = (attention_BT & (ids_BT > EOS_ID)).unsqueeze(-1).float()
     if on == "encoder":
-        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied)
+        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied, **more)
         vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
     elif on == "first":
-        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied)
+        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied, **more)
         vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
         words_BT1 = torch.zeros_like(words_BT1).index_fill_(1, torch.zeros(1, dtype=torch.int64, device=ids_BT.device), 1.0)
     elif on == "embeddings":
         vectors_BTD = module.lookup(ids_BT, TiedGradient())
         # Of one place, so that the layers have a gradient at next to no cost.
-        hidden_BTD = module.hidden(ids_BT[:1, :1], None, positions_BT[:1, :1], RowDropout(None, 0.0), tied)
+        of_one = {name: value[:1, :1] for name, value in more.items()}
+        hidden_BTD = module.hidden(ids_BT[:1, :1], None, positions_BT[:1, :1], RowDropout(None, 0.0), tied, **of_one)
         others = (hidden_BTD * 0).sum().float()
     else:
         raise ConfigError(f"contrast: on is {on!r}; allowed: {', '.join(PLACES)}")

@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.errors import ConfigError, MissingSourceError, StageError
+from pipeline.model.language_embeddings import rows_of
 from pipeline.text.packing import BOS, EOS, PAD
 from pipeline.training.batches import attention_and_positions, cut, fill_up, trimmed_length
 from pipeline.training.counter import bits, derive, permute
@@ -190,19 +191,25 @@ class Features:
     """Examples that lost tokens to `max_length`."""
     max_length: int
     """Most tokens of an example."""
+    langs_E: I64 | None = None
+    """Row of the language embeddings; none where the model has none."""
 
     def __len__(self) -> int:
         return len(self.labels_E)
 
 
-def featurize(examples: Sequence[Example], encode: Encode, *, labels: Mapping[str, int], max_length: int) -> Features:
+def featurize(
+    examples: Sequence[Example], encode: Encode, *, labels: Mapping[str, int], max_length: int, langs: Mapping[str, int] | None = None
+) -> Features:
     """Encode examples; what is too long loses tokens at the end, of a pair the longer text first.
 
     encode: texts → ids of each, without special tokens. labels: numbers of the labels (`label_ids` of the training examples).
+    langs: rows of the model's language embeddings, where it has them.
 
     Raises:
         ValueError: no examples, some with a pair and some without, or max_length below 8.
         StageError: a label that is not among `labels`.
+        ConfigError: a language that has no embedding.
     """
     if not examples:
         raise ValueError("featurize: no examples; give at least one")
@@ -237,6 +244,7 @@ def featurize(examples: Sequence[Example], encode: Encode, *, labels: Mapping[st
         examples=tuple(example.id for example in examples),
         num_truncated=num_truncated,
         max_length=max_length,
+        langs_E=None if langs is None else np.array(rows_of(langs, (example.lang for example in examples), "examples"), np.int64),
     )
 
 
@@ -267,6 +275,8 @@ class ClassificationBatch:
     """1, or 0 for a row that only fills up."""
     rows_B: I64
     """Number of the example in its Features, −1 for a row that only fills up."""
+    langs_BT: I64 | None = None
+    """Row of the language embeddings of each token; none where the model has none."""
 
 
 @dataclass(frozen=True)
@@ -338,6 +348,7 @@ def collate(features: Features, row_B: I64, real_B: Bool, *, trim: bool) -> Clas
         labels_B=features.labels_E[row_B],
         weights_B=real_B.astype(np.float32),
         rows_B=np.where(real_B, row_B, -1),
+        langs_BT=None if features.langs_E is None else np.repeat(features.langs_E[row_B][:, None], length, axis=1),
     )
 
 

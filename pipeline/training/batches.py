@@ -22,11 +22,12 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.model.language_embeddings import Langs, table_of
 from pipeline.text.packing import FIRST_POSITION, PAD
 from pipeline.training.counter import bits, derive
 from pipeline.training.mixture import Mixture
 from pipeline.training.objectives.masked import HELD_OUT_SEED, Masked, Scheduled, held_out_mask
-from pipeline.training.objectives.translation import swapped
+from pipeline.training.objectives.translation import sided, swapped
 from pipeline.training.packed_rows import I16, Gathered, PackedRows, RowReader, attention_of
 
 I32 = npt.NDArray[np.int32]
@@ -76,6 +77,8 @@ class MicroBatch:
     """Each place sees itself and those before it only."""
     within_documents: bool = False
     """Each place sees those of its own segment only."""
+    langs_BT: I64 | None = None
+    """Row of the language embeddings of each token; none where the model has none."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,8 @@ class Feed:
     """Rows are of pairs, whose sides change places at the toss of a coin; positions begin anew at each side."""
     first_language: int = 0
     """Number of the first language, where several feeds count theirs together."""
+    langs_L2: I64 | None = None
+    """Row of the language embeddings of each side of each language, or pair, in the order of the mixture's; none without such embeddings."""
 
     def __post_init__(self) -> None:
         found = {language: len(rows) for language, rows in self.rows.items()}
@@ -124,10 +129,14 @@ class Feed:
             gathered, lengths_B = _gather(
                 self._reader, plan.language_N, plan.row_N, self._places, self.vocab_size, self.trim, self.within_documents
             )
+            if self.swap and self.langs_L2 is not None:
+                gathered = sided(gathered, lengths_B)
             if self.swap:
                 gathered = swapped(gathered, lengths_B, samples_B, seed=self.seed)
             masked = objective.apply(gathered.ids_BT, lengths_B, samples_B, seed=self.seed, vocab_size=self.vocab_size)
-            yield _micro_batch(masked, gathered, plan.language_N + np.int32(self.first_language), samples_B, self.within_documents)
+            langs_BT = _langs(self.langs_L2, plan.language_N, gathered)
+            numbers_B = plan.language_N + np.int32(self.first_language)
+            yield _micro_batch(masked, gathered, numbers_B, samples_B, self.within_documents, langs_BT)
 
     def weight(self, step: int) -> float:
         """Predictions of the whole global batch: what summed losses are divided by. Reads lengths only, no token."""
@@ -158,10 +167,12 @@ def held_out_batches(
     restart: bool = False,
     within_documents: bool = False,
     objective: Objective | None = None,
+    langs: Langs | None = None,
 ) -> Iterator[MicroBatch]:
     """Every row of the held-out packings once over all ranks, languages in code order, with fixed masks, or the predictions of `objective`.
 
     restart: positions begin anew at each document, or side of a pair, as they do with `within_documents` (see `Feed`).
+    langs: rows of the language embeddings, where the model has them.
 
     All ranks get equally many micro-batches, since a collective call waits for each of them: what is missing is filled with
     the last row at weight 0. A row's masks depend on its language's code and its number there only.
@@ -174,10 +185,13 @@ def held_out_batches(
     language_N = np.repeat(np.arange(len(languages), dtype=np.int32), counts_L)
     row_N = _ranges(np.zeros_like(counts_L), counts_L)
     keys_L = np.array([derive(seed, "language", language) for language in languages], dtype=np.uint64)
+    langs_L2 = table_of(langs, languages)
     reader, places = RowReader([rows[language] for language in languages]), max((own.length for own in rows.values()), default=0)
     for index_B, real_B in fill_up(len(row_N), rank, world_size, micro_batch):
         language_B, row_B = language_N[index_B], row_N[index_B]
         gathered, lengths_B = _gather(reader, language_B, row_B, places, vocab_size, trim, restart or within_documents)
+        if langs_L2 is not None and rows[languages[0]].spans_a_text == 2:
+            gathered = sided(gathered, lengths_B)
         keys_B = bits(keys_L[language_B], 0, row_B)
         if objective is None:
             masked = held_out_mask(gathered.ids_BT, lengths_B, keys_B, vocab_size=vocab_size, seed=seed)
@@ -185,7 +199,8 @@ def held_out_batches(
             masked = objective.apply(gathered.ids_BT, lengths_B, keys_B, seed=seed, vocab_size=vocab_size)
         weights_M = masked.weights_M * np.repeat(real_B, len(masked.weights_M) // len(real_B)).astype(np.float32)
         filled = Masked(masked.input_ids_BT, masked.masked_index_M, masked.labels_M, weights_M, masked.is_causal)
-        yield _micro_batch(filled, gathered, language_B, np.where(real_B, row_B, -1), within_documents)
+        langs_BT = _langs(langs_L2, language_B, gathered)
+        yield _micro_batch(filled, gathered, language_B, np.where(real_B, row_B, -1), within_documents, langs_BT)
 
 
 def cut(step: int, rank: int, world_size: int, micro_batch: int, global_batch: int) -> list[tuple[int, int]]:
@@ -245,7 +260,19 @@ def _gather(
     return reader.gather(language_B, row_B, places, vocab_size=vocab_size, restart=restart), lengths_B
 
 
-def _micro_batch(masked: Masked, gathered: Gathered, language_B: I32, samples_B: I64, within_documents: bool) -> MicroBatch:
+def _langs(langs_L2: I64 | None, language_B: I32, gathered: Gathered) -> I64 | None:
+    """[B, T] rows of the language embeddings."""
+    if langs_L2 is None:
+        return None
+    rows_B2 = langs_L2[language_B]
+    if gathered.sides_BT is None:
+        return np.repeat(rows_B2[:, :1], gathered.ids_BT.shape[1], axis=1)
+    return np.take_along_axis(rows_B2, gathered.sides_BT, axis=1)
+
+
+def _micro_batch(
+    masked: Masked, gathered: Gathered, language_B: I32, samples_B: I64, within_documents: bool, langs_BT: I64 | None
+) -> MicroBatch:
     return MicroBatch(
         input_ids_BT=masked.input_ids_BT,
         attention_BT=attention_of(gathered.positions_BT),
@@ -258,6 +285,7 @@ def _micro_batch(masked: Masked, gathered: Gathered, language_B: I32, samples_B:
         samples_B=samples_B,
         is_causal=masked.is_causal,
         within_documents=within_documents,
+        langs_BT=langs_BT,
     )
 
 

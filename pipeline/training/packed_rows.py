@@ -85,6 +85,8 @@ class Gathered(NamedTuple):
     documents of a row as if they were alone."""
     positions_BT: I64
     """2, 3, … on tokens and 1 on padding; with `restart` each span begins at 2 again."""
+    sides_BT: I64 | None = None
+    """Of rows of pairs, where somebody asked: 0 on tokens of the first side of their pair as stored and 1 on those of the second."""
 
 
 class RowReader:
@@ -132,7 +134,7 @@ class RowReader:
         found = Gathered(np.empty(shape, np.int64), np.empty(shape, np.int16), np.empty(shape, np.int64))
         fault, at, value = kernels.gather(
             self._address_L4, self._rows_L, self._spans_L, self._first_shard_L1, self._shard_address_K, self._shard_tokens_K, self._kind,
-            language_B, row_B, self._spans_a_text_L, restart, vocab_size, *found,
+            language_B, row_B, self._spans_a_text_L, restart, vocab_size, *found[:3],
         )  # fmt: skip
         if fault:
             raise self._error(fault, int(language_B[at]), int(row_B[at]), int(value), vocab_size)

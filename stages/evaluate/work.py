@@ -145,6 +145,7 @@ def predict(task: Task) -> None:
     """Worker: label ids of some examples."""
     import torch
 
+    from pipeline.model.language_embeddings import ids_of
     from pipeline.tasks.classification import featurize, prediction_batches
     from pipeline.text.tokenizer import Tokenizer
 
@@ -154,12 +155,15 @@ def predict(task: Task) -> None:
     model = _model(str(directory))
     tokenizer = Tokenizer((Path(directory) / MODEL_FILE).read_bytes())
     examples = [Example(*row) for row in task.records(task.argument["examples"], lambda row: str(row[1]))]
-    features = featurize(examples, tokenizer.encode, labels=dict(model.config.label2id), max_length=task.settings["max_length"])
+    features = featurize(
+        examples, tokenizer.encode, labels=dict(model.config.label2id), max_length=task.settings["max_length"], langs=ids_of(model.config)
+    )
     predicted = np.zeros(len(features), np.int32)
     with torch.no_grad():
         for batch in prediction_batches(features, rank=0, world_size=1, micro_batch=task.argument["batch"]):
             ids_BT, attention_BT = torch.from_numpy(batch.input_ids_BT), torch.from_numpy(batch.attention_BT)
-            best_B = model(input_ids=ids_BT, attention_mask=attention_BT.long()).logits.argmax(-1).numpy()
+            more = {} if batch.langs_BT is None else {"langs": torch.from_numpy(batch.langs_BT)}
+            best_B = model(input_ids=ids_BT, attention_mask=attention_BT.long(), **more).logits.argmax(-1).numpy()
             real = batch.rows_B >= 0
             predicted[batch.rows_B[real]] = best_B[real]
     with task.table("predictions", _PREDICTIONS) as table:

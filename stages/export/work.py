@@ -101,6 +101,8 @@ def _logit_difference(module: Any, directory: Path, tokenizer: Any, lines: list[
     import torch
     from transformers import AutoModelForMaskedLM
 
+    from pipeline.model.language_embeddings import ids_of
+
     reopened = AutoModelForMaskedLM.from_pretrained(directory, local_files_only=True, use_safetensors=True).eval()
     module.eval()
     most = int(reopened.config.max_position_embeddings) - 2
@@ -110,7 +112,8 @@ def _logit_difference(module: Any, directory: Path, tokenizer: Any, lines: list[
         for ids in tokenizer.encode(lines):
             ids_BT = torch.tensor([[0, *ids[: most - 2].tolist(), 2]])
             places = {"position_ids": torch.arange(2, 2 + ids_BT.shape[1])[None]} if own else {}
-            ours = module.model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), **places).logits
-            theirs = reopened(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT)).logits
+            more = {"langs": torch.full_like(ids_BT, len(langs) - 1)} if (langs := ids_of(reopened.config)) else {}
+            ours = module.model(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), **places, **more).logits
+            theirs = reopened(input_ids=ids_BT, attention_mask=torch.ones_like(ids_BT), **more).logits
             worst = max(worst, float((ours - theirs).abs().max()))
     return worst

@@ -103,6 +103,7 @@ def _train(gang: Any, argument: dict[str, Any], slot: str) -> dict[str, Any]:
 
     from pipeline.launches import Launch
     from pipeline.model.build import build_classifier
+    from pipeline.model.language_embeddings import ids_of
     from pipeline.model.masked_lm import SequenceClassifier, classifier_loss
     from pipeline.saving import save_checkpoint, start_folder
     from pipeline.tasks.classification import ClassificationFeed, featurize, label_ids
@@ -119,11 +120,11 @@ def _train(gang: Any, argument: dict[str, Any], slot: str) -> dict[str, Any]:
     examples = read_split(storage, argument["examples"], config.examples, "train")
     labels = label_ids(examples)
     tokenizer = Tokenizer((base / MODEL_FILE).read_bytes())
-    features = featurize(examples, tokenizer.encode, labels=labels, max_length=config.max_length)
-    feed = ClassificationFeed(features, derive(seed, "order") >> 1, config.global_batch)
-    steps = feed.steps(config.epochs)
     names = sorted(labels, key=lambda label: labels[label])
     model = build_classifier(base, names, seed=seed, dropout=config.dropout)
+    features = featurize(examples, tokenizer.encode, labels=labels, max_length=config.max_length, langs=ids_of(model.config))
+    feed = ClassificationFeed(features, derive(seed, "order") >> 1, config.global_batch)
+    steps = feed.steps(config.epochs)
     if slot == "baseline":
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "untrained") >> 1)

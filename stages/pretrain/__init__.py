@@ -120,6 +120,8 @@ class Config(Section):
     """Named size of the encoder; see pipeline/model/sizes.py."""
     architecture: Literal["xlm-r", "xlm", "modernbert", "eurobert"] = "xlm-r"
     """Kind of encoder, a class of `transformers` each; xlm-r has a faster forward pass of our own."""
+    language_embeddings: bool = False
+    """Add to each token a learned vector of its language, as XLM did for TLM; of architecture xlm. A model so trained has to be told the language of every text."""
     output_bias: Literal["unigram", "zero"] = "unigram"
     """Where the output bias starts: at the logarithm of each id's frequency in what is trained on, or at zero as in XLM-R, which then learns it first."""
     start: Start | None = None
@@ -223,6 +225,8 @@ class Config(Section):
                 raise ValueError("architecture: xlm takes no mask between tokens, which attention: documents and clm need; choose another")
             if self.activation_checkpointing:
                 raise ValueError("architecture: xlm has no activation_checkpointing; leave it out or choose another")
+        if self.language_embeddings and self.architecture != "xlm" and self.start is None:
+            raise ValueError(f"language_embeddings: {self.architecture} has none; set architecture: xlm or leave it out")
         return self
 
     @model_validator(mode="after")

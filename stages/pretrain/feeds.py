@@ -7,6 +7,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pipeline.errors import ConfigError
+from pipeline.model.language_embeddings import Langs, table_of
 from pipeline.training.batches import Feed
 from pipeline.training.counter import derive
 from pipeline.training.mixing import Mixed, StepFeed
@@ -32,8 +33,11 @@ def feed_of(
     seed: int,
     pairs: Mapping[str, PackedRows] | None = None,
     choice: Choice | None = None,
+    langs: Langs | None = None,
 ) -> Phased:
     """The feed of a run; one phase where none are named. pairs: packed translation pairs, by pair of languages. choice: see `hidden.choice_of`.
+
+    langs: rows of the language embeddings, where the model has them.
 
     Raises:
         ConfigError: the phases or weights do not fit the steps or the languages, or an objective on pairs finds none.
@@ -52,7 +56,7 @@ def feed_of(
         block = block_of(steps, len(part.objectives))
         slots = slot_counts({name: max(1, round(weight * 1_000_000)) for name, weight in part.objectives.items()}, block)
         of_each = {
-            name: _feed(config, part, name, rows, pairs or {}, vocab_size, own, -(-steps * share // block), choice)
+            name: _feed(config, part, name, rows, pairs or {}, vocab_size, own, -(-steps * share // block), choice, langs)
             for name, share in slots.items()
         }
         # One alone takes its steps in order, as a run without mixing does.
@@ -71,6 +75,7 @@ def _feed(
     seed: int,
     steps: int,
     choice: Choice | None,
+    langs: Langs | None,
 ) -> StepFeed:
     """The feed of one objective in a phase in which it has so many steps."""
     budget = steps * config.global_batch
@@ -79,28 +84,31 @@ def _feed(
             f"pretrain.objectives: {name} reads translation pairs, and there are none to train on; ingest bitext or leave it out"
         )
     within, hidden = config.attention == "documents", _hidden(part, steps, choice)
+    langs_L2 = table_of(langs, sorted(pairs if name in ON_PAIRS else rows))
     if name == "mlm":
         mixture = _mixture(config, part.alpha, rows, budget, derive(seed, "mixture"))
         masks = derive(seed, "masks") >> 1
-        return Feed(rows, mixture, hidden, vocab_size, masks, config.global_batch, trim=True, within_documents=within)
+        return Feed(rows, mixture, hidden, vocab_size, masks, config.global_batch, trim=True, within_documents=within, langs_L2=langs_L2)
     own, masks = derive(seed, name, "mixture"), derive(seed, name, "masks") >> 1
     if name == "clm":
         mixture = _mixture(config, part.alpha, rows, budget, own)
-        return Feed(rows, mixture, causal.objective(), vocab_size, masks, config.global_batch, trim=True, within_documents=within)
+        return Feed(
+            rows, mixture, causal.objective(), vocab_size, masks, config.global_batch, trim=True, within_documents=within, langs_L2=langs_L2
+        )
     if name == "nsp":
-        return NextFeed(rows, _mixture(config, part.alpha, rows, budget, own), masks, config.global_batch)
+        return NextFeed(rows, _mixture(config, part.alpha, rows, budget, own), masks, config.global_batch, langs_L2)
     if name == "tlm":
         mixture = _pair_mixture(part.alpha, {lang: len(packed) for lang, packed in pairs.items()}, budget, own)
         return Feed(
             pairs, mixture, hidden, vocab_size, masks, config.global_batch, trim=True, within_documents=within, swap=True,
-            first_language=len(rows),
+            first_language=len(rows), langs_L2=langs_L2,
         )  # fmt: skip
     sides = {lang: sides_of(packed) for lang, packed in pairs.items()}
     mixture = _pair_mixture(part.alpha, {lang: len(own_sides) // 2 for lang, own_sides in sides.items()}, budget, own)
     try:
         return PairFeed(
             sides, mixture, vocab_size, config.global_batch, config.contrast_temperature,
-            part.on_embeddings, first_language=len(rows),
+            part.on_embeddings, first_language=len(rows), langs_L2=langs_L2,
         )  # fmt: skip
     except ValueError as error:
         raise ConfigError(f"pretrain.global_batch: {error}") from None

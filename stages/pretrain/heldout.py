@@ -10,11 +10,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import nn
 
 from pipeline.model.documents import Within
+from pipeline.model.language_embeddings import Langs, langs_given, table_of
 from pipeline.training.batches import Objective, fill_up, held_out_batches
 from pipeline.training.counter import derive
 from pipeline.training.kernels import add_counts
@@ -127,18 +129,20 @@ def held_out_loss(
     restart: bool = False,
     within_documents: bool = False,
     objective: Objective | None = None,
+    langs: Langs | None = None,
 ) -> dict[str, tuple[float, int]]:
-    """Language -> (sum of nats, number of masked tokens, or of predictions of `objective`) over all ranks; collective."""
+    """Language -> (sum of nats, number of masked tokens, or of predictions of `objective`) over all ranks; collective. langs: see `held_out_batches`."""
     device = next(module.parameters()).device
     sums = torch.zeros(len(held), 2, dtype=torch.float64)
     for batch in held_out_batches(
         held, vocab_size=vocab_size, rank=rank, world_size=world_size, micro_batch=MICRO_BATCH, restart=restart,
-        within_documents=within_documents, objective=objective,
+        within_documents=within_documents, objective=objective, langs=langs,
     ):  # fmt: skip
         fields = tensors_of(batch, device)
         names = ("input_ids_BT", "attention_BT", "positions_BT", "masked_index_M", "labels_M", "weights_M")
         within = Within(fields["segments_BT"], batch.is_causal) if within_documents else None
-        _, _, nll_M = module(**{name: fields[name] for name in names}, per_position=True, is_causal=batch.is_causal, within=within)
+        about = {name: fields[name] for name in names} | langs_given(fields)
+        _, _, nll_M = module(**about, per_position=True, is_causal=batch.is_causal, within=within)
         language_M = batch.languages_B[batch.masked_index_M // batch.input_ids_BT.shape[1]]
         index_M = torch.from_numpy(language_M.astype(np.int64))
         weights_M = torch.from_numpy(batch.weights_M).double()
@@ -155,19 +159,24 @@ def _over_ranks(sums: torch.Tensor, names: Sequence[str], device: torch.device, 
     return {lang: (float(sums[i, 0]), int(sums[i, 1])) for i, lang in enumerate(names)}
 
 
-def held_out_next(module: nn.Module, held: Mapping[str, PackedRows], rank: int, world_size: int) -> dict[str, tuple[float, int]]:
+def held_out_next(
+    module: nn.Module, held: Mapping[str, PackedRows], rank: int, world_size: int, langs: Langs | None = None
+) -> dict[str, tuple[float, int]]:
     """Language -> (sum of nats, number of examples) of next-sentence prediction, one example a row, over all ranks; collective."""
     device, names = next(module.parameters()).device, sorted(held)
     numbers = np.repeat(np.arange(len(names), dtype=np.int32), [len(held[lang]) for lang in names])
     rows_N = np.concatenate([np.arange(len(held[lang]), dtype=np.int64) for lang in names])
-    sums = torch.zeros(len(held), 2, dtype=torch.float64)
+    sums, langs_L2 = torch.zeros(len(held), 2, dtype=torch.float64), table_of(langs, names)
     for index_B, real_B in fill_up(len(rows_N), rank, world_size, MICRO_BATCH):
         number_B, row_B = numbers[index_B], rows_N[index_B]
         keys_B = np.array(
             [derive(HELD_OUT_SEED, "next", names[number], int(row)) >> 1 for number, row in zip(number_B, row_B, strict=True)]
         )
         packed = [held[names[number]] for number in number_B]
-        batch = next_batch(packed, row_B, number_B, row_B, real_B.astype(np.float32), seed=HELD_OUT_SEED, keys_B=keys_B)
+        batch = next_batch(
+            packed, row_B, number_B, row_B, real_B.astype(np.float32), seed=HELD_OUT_SEED, keys_B=keys_B,
+            lang_B=None if langs_L2 is None else langs_L2[number_B, 0],
+        )  # fmt: skip
         flags = {"is_full": torch.tensor(bool(batch.attention_BT.all()))}
         nats_B = next_nats(module, tensors_of(batch, device) | flags).detach().double().cpu()
         weights_B = torch.from_numpy(batch.weights_B).double()
@@ -195,14 +204,15 @@ def contrast_baseline(held: Mapping[str, PackedRows], vocab_size: int) -> dict[s
 
 
 def _group(
-    reader: RowReader, number: int, start: int, stop: int, vocab_size: int, temperature: float, on_embeddings: bool
+    reader: RowReader, number: int, start: int, stop: int, vocab_size: int, temperature: float, on_embeddings: bool,
+    langs_L2: npt.NDArray[np.int64] | None = None,
 ) -> PairBatch:  # fmt: skip
     """The sides of a group, first all a and then all b."""
     pair_G = np.arange(start, stop, dtype=np.int64)
     row_B = np.concatenate([2 * pair_G, 2 * pair_G + 1])
     return pair_batch(
         reader, np.full(len(row_B), number, np.int32), row_B, vocab_size, samples_B=row_B, place_B=np.arange(len(row_B)), pairs=len(pair_G),
-        temperature=temperature, on_embeddings=on_embeddings,
+        temperature=temperature, on_embeddings=on_embeddings, langs_L2=langs_L2,
     )  # fmt: skip
 
 
@@ -215,19 +225,20 @@ def held_out_contrast(
     *,
     temperature: float,
     on_embeddings: bool,
+    langs: Langs | None = None,
 ) -> dict[str, tuple[float, int]]:
     """Pair of languages -> (sum of nats, number of pairs) of finding translations within `contrast_groups`, over all ranks; collective.
 
     The vectors are those that the objective trains; pairs that share a side are not told from each other.
     """
     device, names = next(module.parameters()).device, sorted(held)
-    groups = contrast_groups(held)
+    groups, langs_L2 = contrast_groups(held), table_of(langs, names)
     sums = torch.zeros(len(held), 2, dtype=torch.float64)
     reader = RowReader([sides_of(held[lang]) for lang in names])
     for at in range(0, len(groups), world_size):
         # Where a rank has no group left, it repeats the last, uncounted: a collective call waits for all.
         number, start, stop = groups[min(at + rank, len(groups) - 1)]
-        batch = _group(reader, number, start, stop, vocab_size, temperature, on_embeddings)
+        batch = _group(reader, number, start, stop, vocab_size, temperature, on_embeddings, langs_L2)
         flags = {"is_full": torch.tensor(bool(batch.attention_BT.all())), "on_embeddings": torch.tensor(on_embeddings)}
         vectors_BD = vectors_of(module, tensors_of(batch, device) | flags).detach().float().cpu()
         if at + rank < len(groups):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from pipeline.model.language_embeddings import Langs
 from pipeline.training.objectives import causal
 from pipeline.training.packed_rows import PackedRows
 from stages.pretrain.heldout import (
@@ -35,21 +36,26 @@ Sums = dict[str, tuple[float, int]]
 
 
 def measure(
-    module: nn.Module, config: Config, held: Mapping[str, PackedRows], held_pairs: Mapping[str, PackedRows], vocab_size: int, rank: int, world_size: int
+    module: nn.Module, config: Config, held: Mapping[str, PackedRows], held_pairs: Mapping[str, PackedRows], vocab_size: int, rank: int, world_size: int,
+    langs: Langs | None = None,
 ) -> dict[str, Sums]:  # fmt: skip
     """Objective -> language -> (sum of nats, number) for those of the run that are not `mlm` and have held-out text; collective.
 
-    `contrast` is measured on what the last phase that has it trains.
+    `contrast` is measured on what the last phase that has it trains. langs: rows of the language embeddings, where the model has them.
     """
     found: dict[str, Sums] = {}
     within = config.attention == "documents"
     for name in names_of(config):
         if name == "clm" and held:
-            found[name] = held_out_loss(module, held, vocab_size, rank, world_size, within_documents=within, objective=causal.objective())
+            found[name] = held_out_loss(
+                module, held, vocab_size, rank, world_size, within_documents=within, objective=causal.objective(), langs=langs
+            )
         elif name == "tlm" and held_pairs:
-            found[name] = held_out_loss(module, held_pairs, vocab_size, rank, world_size, restart=True, within_documents=within)
+            found[name] = held_out_loss(
+                module, held_pairs, vocab_size, rank, world_size, restart=True, within_documents=within, langs=langs
+            )
         elif name == "nsp" and held:
-            found[name] = held_out_next(module, held, rank, world_size)
+            found[name] = held_out_next(module, held, rank, world_size, langs)
         elif name == "contrast" and held_pairs:
             found[name] = held_out_contrast(
                 module,
@@ -59,6 +65,7 @@ def measure(
                 world_size,
                 temperature=config.contrast_temperature,
                 on_embeddings=[part.on_embeddings for part in parts_of(config) if name in part.objectives][-1],
+                langs=langs,
             )
     return found
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,34 +29,42 @@ def check_start(names: list[str], path: str) -> None:
             raise MissingSourceError(f"pretrain.start.path: {path} has no {wanted}; give the directory of a Hugging Face model")
 
 
-def model_of(config: Config, argument: Mapping[str, Any], storage: Storage, *, vocab_size: int, length: int) -> Any:
+def model_of(
+    config: Config, argument: Mapping[str, Any], storage: Storage, *, vocab_size: int, length: int, languages: Sequence[str] = ()
+) -> Any:
     """The masked language model that a rank trains, float32, the same on every rank.
 
-    argument: of the gang: `seed`, `start` (files by name) and `vocabulary`, `rows`.
+    argument: of the gang: `seed`, `start` (files by name) and `vocabulary`, `rows`. languages: of the text, for language embeddings.
 
     Raises:
-        ConfigError: the start does not fit the vocabulary or the rows.
+        ConfigError: the start does not fit the vocabulary or the rows, or has language embeddings where none are asked for, or none where they are.
         IntegrityError: weights are missing.
     """
     from pipeline.model.build import build_masked_lm
+    from pipeline.model.language_embeddings import ids_of
     from pipeline.model.sizes import named_size
     from pipeline.model.start import started_model
 
     start = {name: Shard(**plain) for name, plain in argument["start"].items()}
     if not start:
         return build_masked_lm(
-            named_size(config.model), vocab_size, seed=argument["seed"], dropout=config.dropout, max_length=length, architecture=config.architecture
+            named_size(config.model), vocab_size, seed=argument["seed"], dropout=config.dropout, max_length=length, architecture=config.architecture,
+            languages=languages if config.language_embeddings else (),
         )  # fmt: skip
     rows = None
     if argument["rows"] is not None:
         rows = json.loads(storage.local(argument["rows"]["path"], argument["rows"]["sha256"]).read_text())["rows"]
     else:
-        model = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
-        _require_same_pieces(storage, start, model)
+        pieces = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
+        _require_same_pieces(storage, start, pieces)
     with tempfile.TemporaryDirectory() as scratch:
         for name, shard in start.items():
             (Path(scratch) / name).symlink_to(Path(storage.local(shard.path, shard.sha256)).resolve())
-        return started_model(Path(scratch), vocab_size, rows=rows, dropout=config.dropout, max_length=length)
+        model = started_model(Path(scratch), vocab_size, rows=rows, dropout=config.dropout, max_length=length)
+    if config.language_embeddings != (ids_of(model.config) is not None):
+        found = "no language embeddings" if config.language_embeddings else "language embeddings"
+        raise ConfigError(f"pretrain.start: the model has {found}; set language_embeddings: {str(not config.language_embeddings).lower()}")
+    return model
 
 
 def _require_same_pieces(storage: Storage, start: Mapping[str, Shard], model: bytes) -> None:

@@ -141,6 +141,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     from pipeline.launches import Launch
     from pipeline.model.architectures import architecture_of, size_of
     from pipeline.model.build import plain_configuration, training_module
+    from pipeline.model.language_embeddings import ids_of, sides_by_name
     from pipeline.saving import save_checkpoint, start_folder
     from pipeline.training.contract import TrainSettings
     from pipeline.training.counter import derive
@@ -185,7 +186,11 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     choice = choice_of(
         config, vocabulary, vocab_size, lambda: frequencies(storage, argument["frequencies"], rows["train"], vocab_size, gang)
     )
-    feed = feed_of(config, rows["train"], vocab_size, seed, pairs, choice)
+    model = model_of(config, argument, storage, vocab_size=vocab_size, length=length, languages=sorted(rows["train"].keys() | held.keys()))
+    langs = None
+    if config.language_embeddings:
+        langs = sides_by_name(ids_of(model.config) or {}, rows["train"].keys() | held.keys(), pairs.keys() | held_pairs.keys())
+    feed = feed_of(config, rows["train"], vocab_size, seed, pairs, choice, langs)
     micro = config.micro_batch or default_micro_batch(config.global_batch, gang.world_size)
     settings = TrainSettings(
         steps=config.steps, micro_batch=micro, learning_rate=config.learning_rate, warmup_steps=round(config.warmup * config.steps),
@@ -193,7 +198,6 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         offload=config.offload, precision=config.precision, seed=derive(seed, "dropout") >> 1, log_every=config.log_every,
         checkpoint_every=config.checkpoint_every, evaluate_every=config.evaluate_every, deepspeed=dict(config.deepspeed),
     )  # fmt: skip
-    model = model_of(config, argument, storage, vocab_size=vocab_size, length=length)
     if config.output_bias == "unigram" and config.start is None:
         begin_with(model, log_frequencies(rows["train"], planned_tokens(feed, config.steps), vocab_size))
     size, architecture, about_model = size_of(model.config), architecture_of(model), plain_configuration(model.config)
@@ -214,12 +218,12 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     def evaluate(trained: Any, step: int) -> dict[str, float]:
         nonlocal final, others, measured_at, held_out
         measured_at = step
-        others = measures.measure(trained, config, held, held_pairs, vocab_size, gang.rank, gang.world_size)
+        others = measures.measure(trained, config, held, held_pairs, vocab_size, gang.rank, gang.world_size, langs)
         extra = {f"heldout/{name}/loss": mean_over_languages(by_lang) for name, by_lang in measures.means(others).items() if by_lang}
         if not held:
             return extra
         within = config.attention == "documents"
-        final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size, within_documents=within)
+        final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size, within_documents=within, langs=langs)
         by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
         held_out = mean_over_languages(by_lang)
         return {

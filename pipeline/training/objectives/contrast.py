@@ -27,6 +27,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.model.language_embeddings import langs_given
 from pipeline.text.packing import PAD
 from pipeline.training.batches import cut, trimmed_length
 from pipeline.training.counter import bits, derive
@@ -70,6 +71,8 @@ class PairBatch:
     """Of the step's summed loss by this batch's vectors, once known."""
     share: F32 | None = None
     """[1] this batch's part of the summed loss."""
+    langs_BT: I64 | None = None
+    """Row of the language embeddings of each token; none where the model has none."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,8 @@ class PairFeed:
     """See `PairBatch`."""
     first_language: int = 0
     """Number of the first pair of languages, where several feeds count together."""
+    langs_L2: I64 | None = None
+    """See `pipeline.training.batches.Feed`."""
 
     def __post_init__(self) -> None:
         if {lang: len(rows) for lang, rows in self.sides.items()} != {lang: 2 * pairs for lang, pairs in self.mixture.rows.items()}:
@@ -108,7 +113,7 @@ class PairFeed:
             yield pair_batch(
                 self._reader, language_B, row_B, self.vocab_size, samples_B=np.concatenate([2 * here, 2 * here + 1]),
                 place_B=np.concatenate([here - first, here - first + self.global_batch]), pairs=self.global_batch, temperature=self.temperature,
-                on_embeddings=self.on_embeddings, first_language=self.first_language,
+                on_embeddings=self.on_embeddings, first_language=self.first_language, langs_L2=self.langs_L2,
             )  # fmt: skip
 
     def weight(self, step: int) -> float:
@@ -122,7 +127,7 @@ class PairFeed:
 
 def pair_batch(
     reader: RowReader, language_B: I32, row_B: I64, vocab_size: int, *, samples_B: I64, place_B: I64, pairs: int, temperature: float,
-    on_embeddings: bool = False, first_language: int = 0,
+    on_embeddings: bool = False, first_language: int = 0, langs_L2: I64 | None = None,
 ) -> PairBatch:  # fmt: skip
     """Sides as rows, padded to the longest, rounded up to a multiple of 8."""
     lengths_B, _ = reader.measure(language_B, row_B)
@@ -130,6 +135,7 @@ def pair_batch(
     return PairBatch(
         gathered.ids_BT, attention_of(gathered.positions_BT), gathered.positions_BT, (language_B + first_language).astype(np.int32), samples_B,
         place_B, digests(gathered.ids_BT), pairs, temperature, on_embeddings,
+        langs_BT=None if langs_L2 is None else np.repeat(langs_L2[language_B, row_B % 2][:, None], gathered.ids_BT.shape[1], axis=1),
     )  # fmt: skip
 
 
@@ -216,7 +222,7 @@ def vectors_of(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Te
     vectors_BD: torch.Tensor = module(
         input_ids_BT=batch["input_ids_BT"], attention_BT=batch["attention_BT"], positions_BT=batch["positions_BT"], masked_index_M=none_M,
         labels_M=none_M, weights_M=none_M.float(), dropout_keys_B=batch.get("dropout_keys_B"), is_full=bool(batch["is_full"]),
-        pool="embeddings" if bool(batch["on_embeddings"]) else "encoder",
+        pool="embeddings" if bool(batch["on_embeddings"]) else "encoder", **langs_given(batch),
     )  # fmt: skip
     return vectors_BD
 

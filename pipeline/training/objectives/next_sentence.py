@@ -21,6 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from pipeline.model.language_embeddings import langs_given
 from pipeline.text.packing import BOS, EOS, PAD
 from pipeline.training.batches import attention_and_positions, cut, trimmed_length
 from pipeline.training.counter import bits, derive
@@ -49,6 +50,8 @@ class NextBatch:
     """1 where the second segment goes on, else 0."""
     weights_B: F32
     """1, or 0 where a row only fills up."""
+    langs_BT: I64 | None = None
+    """Row of the language embeddings of each token; none where the model has none."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +66,8 @@ class NextFeed:
     """Of labels and of the other rows."""
     global_batch: int
     """Examples of a step, over all ranks and accumulation."""
+    langs_L2: I64 | None = None
+    """See `pipeline.training.batches.Feed`."""
 
     def micro_batches(self, step: int, rank: int, world_size: int, micro_batch: int) -> Iterator[NextBatch]:
         """The micro-batches of one rank in one step; errors as `batches.cut`."""
@@ -71,7 +76,8 @@ class NextFeed:
             plan = self.mixture.samples(start, stop)
             here = np.arange(start, stop, dtype=np.int64)
             rows = [self.rows[languages[int(number)]] for number in plan.language_N]
-            yield next_batch(rows, plan.row_N, plan.language_N, here, np.ones(len(here), np.float32), seed=self.seed)
+            lang_B = None if self.langs_L2 is None else self.langs_L2[plan.language_N, 0]
+            yield next_batch(rows, plan.row_N, plan.language_N, here, np.ones(len(here), np.float32), seed=self.seed, lang_B=lang_B)
 
     def weight(self, step: int) -> float:
         """Examples of the global batch."""
@@ -79,11 +85,12 @@ class NextFeed:
 
 
 def next_batch(
-    rows: list[PackedRows], row_B: I64, language_B: I32, samples_B: I64, weights_B: F32, *, seed: int, keys_B: I64 | None = None
-) -> NextBatch:
+    rows: list[PackedRows], row_B: I64, language_B: I32, samples_B: I64, weights_B: F32, *, seed: int, keys_B: I64 | None = None,
+    lang_B: I64 | None = None,
+) -> NextBatch:  # fmt: skip
     """The examples of some rows, each of its own packing, padded to the longest, rounded up to a multiple of 8.
 
-    keys_B: what labels and other rows follow from, with the seed; the samples where none are given.
+    keys_B: what labels and other rows follow from, with the seed; the samples where none are given. lang_B: rows of the language embeddings.
     """
     drawn_B = bits(derive(seed, "next"), 0, samples_B if keys_B is None else keys_B)
     examples = [example(packed, int(row), int(drawn)) for packed, row, drawn in zip(rows, row_B, drawn_B, strict=True)]
@@ -94,7 +101,8 @@ def next_batch(
         ids_BT[at, : len(ids)] = ids
     attention_BT, positions_BT = attention_and_positions(lengths_B, places)
     labels_B = np.array([label for _, label in examples], np.int64)
-    return NextBatch(ids_BT, attention_BT, positions_BT, language_B.astype(np.int32), samples_B, labels_B, weights_B)
+    langs_BT = None if lang_B is None else np.repeat(lang_B[:, None], places, axis=1)
+    return NextBatch(ids_BT, attention_BT, positions_BT, language_B.astype(np.int32), samples_B, labels_B, weights_B, langs_BT)
 
 
 def example(packed: PackedRows, row: int, drawn: int) -> tuple[I64, int]:
@@ -180,6 +188,7 @@ def next_nats(module: nn.Module, batch: Mapping[str, torch.Tensor]) -> torch.Ten
     logits_B2 = module(
         input_ids_BT=batch["input_ids_BT"], attention_BT=batch["attention_BT"], positions_BT=batch["positions_BT"], masked_index_M=none_M,
         labels_M=none_M, weights_M=none_M.float(), dropout_keys_B=batch.get("dropout_keys_B"), is_full=bool(batch["is_full"]), of_first=True,
+        **langs_given(batch),
     )  # fmt: skip
     return functional.cross_entropy(logits_B2, batch["next_B"], reduction="none")
 

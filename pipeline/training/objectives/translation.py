@@ -5,7 +5,7 @@
     positions           2  3  4   2  3  4   2  3   2  3  4             beginning anew at each side
 
 Masks are those of `masked`. The order is a pure function of (seed, sample index, number of the pair in its row), so a pair that comes again may come the other way.
-Departure: no language embeddings; XLM-R has none either.
+Language embeddings are an option (`pretrain.language_embeddings`, of XLM): `sided` tells which side a token is of, which a swap does not change.
 
 Legend: B rows, T places of a row.
 """
@@ -42,7 +42,7 @@ def swapped(gathered: Gathered, lengths_B: Indices, samples_B: Indices, *, seed:
     ids_BT, places = gathered.ids_BT, gathered.ids_BT.shape[1]
     is_token_BT = np.arange(places) < np.asarray(lengths_B)[:, None]
     ends_BT = (ids_BT == EOS) & is_token_BT
-    span_BT = np.cumsum(ends_BT, axis=1) - ends_BT
+    span_BT = _spans(ends_BT)
     drawn_BT = (bits(derive(seed, "sides"), 0, np.asarray(samples_B)[:, None], span_BT // 2) & np.uint64(1)).astype(np.int64)
     rank_BT = np.where(is_token_BT, span_BT ^ drawn_BT, places)  # a side's number with its last bit turned is that of the other side
     rank_BT[:, 0] = -1  # <s> stays
@@ -51,4 +51,20 @@ def swapped(gathered: Gathered, lengths_B: Indices, samples_B: Indices, *, seed:
     is_first_BT = np.zeros(ids_BT.shape, np.bool_)
     is_first_BT[:, 1:] = ((turned_BT == EOS) & is_token_BT)[:, :-1]
     begin_BT = np.maximum.accumulate(np.where(is_first_BT, np.arange(places), 0), axis=1)
-    return Gathered(turned_BT, gathered.segments_BT, np.where(is_token_BT, np.arange(places) - begin_BT + FIRST_POSITION, PAD))
+    positions_BT = np.where(is_token_BT, np.arange(places) - begin_BT + FIRST_POSITION, PAD)
+    sides_BT = None if gathered.sides_BT is None else np.take_along_axis(gathered.sides_BT, order_BT, axis=1)
+    if sides_BT is not None:
+        sides_BT[:, 0] = sides_BT[:, min(1, places - 1)]  # <s> is of the side that it stands before
+    return Gathered(turned_BT, gathered.segments_BT, positions_BT, sides_BT)
+
+
+def sided(gathered: Gathered, lengths_B: Indices) -> Gathered:
+    """Rows of pairs as stored, with the side that each token is of; `<s>` is of the side it stands before, padding of either."""
+    is_token_BT = np.arange(gathered.ids_BT.shape[1]) < np.asarray(lengths_B)[:, None]
+    return gathered._replace(sides_BT=_spans((gathered.ids_BT == EOS) & is_token_BT) % 2)
+
+
+def _spans(ends_BT: npt.NDArray[np.bool_]) -> I64:
+    """[B, T] number of the span within its row that a token belongs to."""
+    found: I64 = np.cumsum(ends_BT, axis=1) - ends_BT
+    return found
