@@ -135,6 +135,7 @@ def build(document: Document, registry: Mapping[str, str]) -> Graph:
     declared = document.data.get("stages")
     parts = _parts(document, declared if isinstance(declared, dict) else {}, registry, problems)
     instances = [made for part in parts.values() if (made := _instance(document, part, parts, problems)) is not None]
+    problems += [problem for instance in instances for problem in _unknown_names(document, instance, instances)]
     if problems or settings is None:
         raise fail(problems)
     ordered = _order(document, instances)
@@ -226,6 +227,19 @@ def _instance(document: Document, part: _Part, parts: Mapping[str, _Part], probl
                 continue
             edges.append(Edge(f"{slot}.{source}" if kind.many else slot, source, fitting[0]))
     return None if config is None else Instance(part.name, part.declaration, config, tuple(edges))
+
+
+def _unknown_names(document: Document, instance: Instance, instances: Sequence[Instance]) -> Iterator[Problem]:
+    """Settings that name an entry of another instance's settings, and there is none (`NAMES` of a stage)."""
+    for setting, (slot, mapping) in instance.declaration.names.items():
+        sources = {edge.instance for edge in instance.edges if edge.slot == slot}
+        wanted, location = str(getattr(instance.config, setting)), ("stages", instance.name, setting)
+        for source in instances:
+            known = list(getattr(source.config, mapping, {})) if source.name in sources else [wanted]
+            if wanted not in known:
+                near = difflib.get_close_matches(wanted, known, n=1)
+                remark = f'did you mean "{near[0]}"?' if near else f"there: {', '.join(known) or 'nothing'}"
+                yield Problem(document.place(location), location, f"there is no {wanted!r} in stages.{source.name}.{mapping}", remark)
 
 
 def _gives(part: _Part, type_name: str) -> bool:

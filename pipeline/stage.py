@@ -11,6 +11,7 @@ A stage's `__init__.py` declares, and imports nothing heavy:
     OUTPUT     slot -> artifact type
     DEFAULT    whether the stage runs when the file does not name it
     FROZEN     (optional) once drawn, the output stays for this pipeline's name whatever its inputs do
+    NAMES      (optional) setting -> (slot, setting): the first is to be a key of the second, a mapping of whatever instance fills the slot
     LEDGERS    (optional) the ledgers and counts of its inputs, and of what those were made of, shape the output: its key sees them
     run(config, inputs, output, context) -> Summary
 
@@ -91,6 +92,7 @@ class Declaration:
     default: bool
     frozen: bool
     ledgers: bool
+    names: Mapping[str, tuple[str, str]]
 
     @property
     def config(self) -> type[Any]:
@@ -112,7 +114,7 @@ def declaration(name: str, registry: Mapping[str, str]) -> Declaration:
     return Declaration(
         name, module, module.VERSION, tuple(module.LIBRARIES), module.GRADE, tuple(getattr(module, "GLOBALS", ())), module.INPUTS, module.OUTPUT,
         bool(getattr(module, "DEFAULT", True)), bool(getattr(module, "FROZEN", False)),
-        bool(getattr(module, "LEDGERS", False)),
+        bool(getattr(module, "LEDGERS", False)), dict(getattr(module, "NAMES", {})),
     )  # fmt: skip
 
 

@@ -25,6 +25,7 @@ INPUTS = {
 }
 OUTPUT = {"scores": SCORES}
 DEFAULT = False
+NAMES = {"examples": ("examples", "sets")}
 
 
 class Config(Section):

@@ -21,6 +21,7 @@ GLOBALS = ("seed",)
 INPUTS = {"model": Slot(EXPORTED_MODEL, "export"), "examples": Slot(EXAMPLES, "examples")}
 OUTPUT = {"model": EXPORTED_MODEL, "baseline": BASELINE_MODEL}
 DEFAULT = False
+NAMES = {"examples": ("examples", "sets")}
 
 
 class Config(Section):

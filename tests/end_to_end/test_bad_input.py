@@ -117,6 +117,18 @@ def test_a_wrong_type_is_named_with_its_place_what_was_found_and_what_is_expecte
     assert "stages.vocabulary.size: expected a whole number, found 'many'" in said
 
 
+def test_a_set_of_examples_that_is_not_there_is_named_before_anything_runs(tmp_path: Path) -> None:
+    file = _project(tmp_path)
+    file.write_text(
+        "name: tiny\nlanguages: [en, de]\nstages:\n  ingest: {sources: [{kind: text, path: x}]}\n"
+        "  examples: {sets: {topics: {train: a.tsv}, nli: {train: b.tsv}}}\n  finetune:\n    examples: topic\n  evaluate: {examples: ner}\n"
+    )
+    said = _refused(file, 2)
+    assert "pipeline.yaml:7:15" in said
+    assert "stages.finetune.examples: there is no 'topic' in stages.examples.sets" in said and 'did you mean "topics"?' in said
+    assert "stages.evaluate.examples: there is no 'ner' in stages.examples.sets" in said and "there: topics, nli" in said
+
+
 def test_a_wrong_override_is_an_error_of_the_same_kind(tmp_path: Path) -> None:
     file = _project(tmp_path)
     assert "stages.vocabulary.size" in _refused(file, 2, "stages.vocabulary.size=true")
