@@ -29,7 +29,7 @@ from pipeline.errors import ConfigError, IntegrityError, MissingSourceError
 from pipeline.model.architectures import KINDS, architecture_of, configuration_of
 from pipeline.model.language_embeddings import with_languages
 from pipeline.model.library_lm import LibraryLM
-from pipeline.model.masked_lm import MaskedLM
+from pipeline.model.masked_lm import MaskedLM, TrainingLM
 from pipeline.model.sizes import ModelSize
 
 _NOT_OF_THE_MODEL = ("_name_or_path", "name_or_path", "transformers_version", "id2label", "label2id")
@@ -73,7 +73,7 @@ def model_from_plain(plain: dict[str, Any], seed: int) -> PreTrainedModel:
     return model_from(found.from_dict(plain), seed)
 
 
-def training_module(model: PreTrainedModel, *, recompute: bool = False, compiled: bool = False) -> MaskedLM | LibraryLM:
+def training_module(model: PreTrainedModel, *, recompute: bool = False, compiled: bool = False) -> TrainingLM:
     """What training runs over a masked language model: a forward pass of our own for XLM-R, else the library's.
 
     Raises:

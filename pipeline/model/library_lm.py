@@ -24,8 +24,7 @@ from pipeline.model.documents import Within
 from pipeline.model.dropout import RowDropout
 from pipeline.model.encoder import TiedEmbedding
 from pipeline.model.loss import TiedGradient, vocabulary_loss
-from pipeline.model.masked_lm import causal_mask
-from pipeline.model.pooling import pooled
+from pipeline.model.masked_lm import TrainingLM
 from pipeline.model.sizes import POSITION_OFFSET
 
 
@@ -46,8 +45,11 @@ class LibraryOutput(nn.Module):
         return vocabulary_loss(hidden_MD, self.weight, bias_V, labels_M, weights_M, tied if self.is_tied else None)
 
 
-class LibraryLM(nn.Module):
-    """A masked language model of the library whose forward takes a batch and gives the loss over its masked positions."""
+class LibraryLM(TrainingLM):
+    """A masked language model whose forward pass is the library's; it leaves keys of dropout aside."""
+
+    needs_mask = True
+    dropout = 0.0
 
     def __init__(self, model: PreTrainedModel, *, recompute: bool = False) -> None:
         """recompute: layers are computed again in the backward pass (activation checkpointing, Chen et al. 2016).
@@ -55,51 +57,17 @@ class LibraryLM(nn.Module):
         Raises:
             ConfigError: the model is of no known architecture, or cannot compute layers again.
         """
-        super().__init__()
+        super().__init__(model)
         architecture = architecture_of(model)
         anatomy = KINDS[architecture].anatomy(model)
         if recompute:
             if not model.supports_gradient_checkpointing:
                 raise ConfigError(f"activation_checkpointing: {architecture} has none in the library; leave it out or choose xlm-r")
             model.activation_checkpointing_enable({"use_reentrant": False})
-        self.model = model
         self.architecture = architecture
         self.sees_any, self.window = anatomy.sees_any, anatomy.window
         self.lookup = TiedEmbedding(model.get_input_embeddings())
         self.output = LibraryOutput(anatomy.output, bool(model.config.tie_word_embeddings))
-
-    def forward(
-        self,
-        input_ids_BT: torch.Tensor,
-        attention_BT: torch.Tensor,
-        positions_BT: torch.Tensor,
-        masked_index_M: torch.Tensor,
-        labels_M: torch.Tensor,
-        weights_M: torch.Tensor,
-        dropout_keys_B: torch.Tensor | None = None,
-        is_full: bool = False,
-        per_position: bool = False,
-        is_causal: bool = False,
-        pool: str | None = None,
-        within: Within | None = None,
-        langs_BT: torch.Tensor | None = None,
-    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """As `masked_lm.MaskedLM.forward`; `dropout_keys_B` is left aside. langs_BT: int64, rows of the language embeddings of XLM.
-
-        Raises:
-            ConfigError: causal rows or documents, and the architecture takes no such mask.
-        """
-        sight: Sight = attention_BT[:, None, None, :]
-        if within is not None:
-            sight = within
-        elif is_causal:
-            sight = causal_mask(attention_BT)
-        if pool is not None:
-            return pooled(self, input_ids_BT, attention_BT, positions_BT, sight, RowDropout(None, 0.0), pool, langs_BT)
-        tied = TiedGradient()
-        hidden_BTD = self.hidden(input_ids_BT, sight, positions_BT, RowDropout(None, 0.0), tied, langs_BT=langs_BT)
-        loss_sum, nll_M = self.predict(hidden_BTD.flatten(0, 1).index_select(0, masked_index_M), labels_M, weights_M, tied)
-        return (loss_sum, weights_M.sum(), nll_M) if per_position else loss_sum
 
     def hidden(
         self,
@@ -108,22 +76,22 @@ class LibraryLM(nn.Module):
         positions_BT: torch.Tensor,
         dropout: RowDropout,
         tied: TiedGradient,
-        *,
+        places_M: torch.Tensor | None = None,
         langs_BT: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Last hidden states [B, T, D]; see `MaskedLM.hidden`."""
-        places_BT = (positions_BT - POSITION_OFFSET).clamp_min(0)
+        """See `TrainingLM`."""
+        positions_BT = (positions_BT - POSITION_OFFSET).clamp_min(0)
         encoder = KINDS[self.architecture].anatomy(self.model).encoder
         more = {} if langs_BT is None else {"langs": langs_BT}
-        found: torch.Tensor = encoder(
-            inputs_embeds=self.lookup(ids_BT, tied), attention_mask=self._mask(sight), position_ids=places_BT, **more
+        hidden_BTD: torch.Tensor = encoder(
+            inputs_embeds=self.lookup(ids_BT, tied), attention_mask=self._mask(sight), position_ids=positions_BT, **more
         ).last_hidden_state  # fmt: skip
-        return found
+        return hidden_BTD if places_M is None else hidden_BTD.flatten(0, 1).index_select(0, places_M)
 
     def predict(
         self, hidden_MD: torch.Tensor, labels_M: torch.Tensor, weights_M: torch.Tensor, tied: TiedGradient
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Σ weight · nll of predictions from hidden states, and nll_M; see `MaskedLM.predict`."""
+        """See `TrainingLM`."""
         lead = KINDS[self.architecture].anatomy(self.model).lead
         found: tuple[torch.Tensor, torch.Tensor] = self.output(hidden_MD if lead is None else lead(hidden_MD), labels_M, weights_M, tied)
         return found

@@ -23,6 +23,7 @@ from torch import nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from pipeline.errors import ConfigError
 from pipeline.model.attention import Sight
 from pipeline.model.documents import Within
 from pipeline.model.dropout import RowDropout
@@ -47,21 +48,21 @@ class VocabularyOutput(nn.Module):
         return vocabulary_loss(hidden_MD, self.weight, self.bias, labels_M, weights_M, tied)
 
 
-class MaskedLM(nn.Module):
-    """An `XLMRobertaForMaskedLM` whose forward takes a batch and gives the loss over its masked positions.
+class TrainingLM(nn.Module):
+    """A masked language model of the library whose forward takes a batch and gives the loss over its masked positions; of an architecture, a subclass.
 
     `model` is the Hugging Face model itself, for export; its parameters are this module's.
     """
 
-    def __init__(self, model: PreTrainedModel, *, recompute: bool = False, compiled: bool = False) -> None:
-        """recompute: layers are computed again in the backward pass; compiled: by torch's compiler; see `encoder.encode`."""
+    lookup: TiedEmbedding
+    dropout: float
+    """Probability of our own dropout; 0 where dropout is the library's."""
+    needs_mask: bool
+    """Whether attention is given a mask where no row has padding, too."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        self.compiled = compiled
-        self.recompute = recompute
-        self.lookup = TiedEmbedding(model.roberta.embeddings.word_embeddings)
-        self.output = VocabularyOutput(model.roberta.embeddings.word_embeddings.weight, model.lm_head.bias)
-        self.dropout = float(model.config.hidden_dropout_prob)
 
     def forward(
         self,
@@ -77,6 +78,7 @@ class MaskedLM(nn.Module):
         is_causal: bool = False,
         pool: str | None = None,
         within: Within | None = None,
+        langs_BT: torch.Tensor | None = None,
     ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Loss of one micro-batch.
 
@@ -92,21 +94,25 @@ class MaskedLM(nn.Module):
             per_position: give also the weight and the nats of each position.
             is_causal: each place sees itself and those before it only.
             within: each place sees its own document only; it says itself whether causally.
+            langs_BT: int64, rows of the language embeddings, for models that have them.
             pool: "encoder" or "embeddings": the rows' vectors are asked for instead, see `pooling`; without masked positions.
 
         Returns:
             loss_sum, a float32 scalar; or (loss_sum, weight_sum, nll_M) where nll_M has no gradient; or vectors [B, D], float32.
+
+        Raises:
+            ConfigError: causal rows, documents or languages, and the architecture takes no such thing.
         """
         tied = TiedGradient()
-        dropout = RowDropout(dropout_keys_B if self.training else None, self.dropout)
-        sight: Sight = None if is_full else attention_BT[:, None, None, :]
+        dropout = RowDropout(dropout_keys_B if self.training and self.dropout else None, self.dropout)
+        sight: Sight = None if is_full and not self.needs_mask else attention_BT[:, None, None, :]
         if within is not None:
             sight = within
         elif is_causal:
             sight = causal_mask(attention_BT)
         if pool is not None:
-            return pooled(self, input_ids_BT, attention_BT, positions_BT, sight, dropout, pool)
-        hidden_MD = self.hidden(input_ids_BT, sight, positions_BT, dropout, tied, masked_index_M)
+            return pooled(self, input_ids_BT, attention_BT, positions_BT, sight, dropout, pool, langs_BT)
+        hidden_MD = self.hidden(input_ids_BT, sight, positions_BT, dropout, tied, masked_index_M, langs_BT)
         loss_sum, nll_M = self.predict(hidden_MD, labels_M, weights_M, tied)
         if per_position:
             return loss_sum, weights_M.sum(), nll_M
@@ -120,8 +126,45 @@ class MaskedLM(nn.Module):
         dropout: RowDropout,
         tied: TiedGradient,
         places_M: torch.Tensor | None = None,
+        langs_BT: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Last hidden states [B, T, D], or [M, D] at flat places; see `encoder.encode`."""
+        """Last hidden states [B, T, D], or [M, D] at flat places."""
+        raise NotImplementedError
+
+    def predict(
+        self, hidden_MD: torch.Tensor, labels_M: torch.Tensor, weights_M: torch.Tensor, tied: TiedGradient
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Σ weight · nll of predictions from hidden states, with gradient, and nll_M, without."""
+        raise NotImplementedError
+
+
+class MaskedLM(TrainingLM):
+    """An `XLMRobertaForMaskedLM` with a forward pass of our own, `encoder.encode`."""
+
+    needs_mask = False
+
+    def __init__(self, model: PreTrainedModel, *, recompute: bool = False, compiled: bool = False) -> None:
+        """recompute: layers are computed again in the backward pass; compiled: by torch's compiler; see `encoder.encode`."""
+        super().__init__(model)
+        self.compiled = compiled
+        self.recompute = recompute
+        self.lookup = TiedEmbedding(model.roberta.embeddings.word_embeddings)
+        self.output = VocabularyOutput(model.roberta.embeddings.word_embeddings.weight, model.lm_head.bias)
+        self.dropout = float(model.config.hidden_dropout_prob)
+
+    def hidden(
+        self,
+        ids_BT: torch.Tensor,
+        sight: Sight,
+        positions_BT: torch.Tensor,
+        dropout: RowDropout,
+        tied: TiedGradient,
+        places_M: torch.Tensor | None = None,
+        langs_BT: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """See `TrainingLM` and `encoder.encode`."""
+        if langs_BT is not None:
+            raise ConfigError("language_embeddings: xlm-r has none; leave them out or choose xlm")
         return encode(
             self.model.roberta, self.lookup, tied, ids_BT, sight, positions_BT, dropout, places_M, recompute=self.recompute,
             compiled=self.compiled,
@@ -130,7 +173,7 @@ class MaskedLM(nn.Module):
     def predict(
         self, hidden_MD: torch.Tensor, labels_M: torch.Tensor, weights_M: torch.Tensor, tied: TiedGradient
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Σ weight · nll of predictions from hidden states, with gradient, and nll_M, without."""
+        """See `TrainingLM`."""
         head = self.model.lm_head
         found: tuple[torch.Tensor, torch.Tensor] = self.output(
             head.layer_norm(functional.gelu(head.dense(hidden_MD))), labels_M, weights_M, tied

@@ -21,14 +21,13 @@ from pipeline.model.dropout import RowDropout
 from pipeline.model.loss import TiedGradient
 
 if TYPE_CHECKING:
-    from pipeline.model.library_lm import LibraryLM
-    from pipeline.model.masked_lm import MaskedLM
+    from pipeline.model.masked_lm import TrainingLM
 
 PLACES = ("encoder", "embeddings", "first")
 
 
 def pooled(
-    module: MaskedLM | LibraryLM,
+    module: TrainingLM,
     ids_BT: torch.Tensor,
     attention_BT: torch.Tensor,
     positions_BT: torch.Tensor,
@@ -43,20 +42,19 @@ def pooled(
         ConfigError: `on` is neither "encoder" nor "embeddings".
     """
     tied = TiedGradient()
-    more = {} if langs_BT is None else {"langs_BT": langs_BT}
     words_BT1 = (attention_BT & (ids_BT > EOS_ID)).unsqueeze(-1).float()
     if on == "encoder":
-        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied, **more)
+        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied, langs_BT=langs_BT)
         vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
     elif on == "first":
-        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied, **more)
+        hidden_BTD = module.hidden(ids_BT, sight, positions_BT, dropout, tied, langs_BT=langs_BT)
         vectors_BTD, others = hidden_BTD, torch.zeros((), device=ids_BT.device)
         words_BT1 = torch.zeros_like(words_BT1).index_fill_(1, torch.zeros(1, dtype=torch.int64, device=ids_BT.device), 1.0)
     elif on == "embeddings":
         vectors_BTD = module.lookup(ids_BT, TiedGradient())
         # Of one place, so that the layers have a gradient at next to no cost.
-        of_one = {name: value[:1, :1] for name, value in more.items()}
-        hidden_BTD = module.hidden(ids_BT[:1, :1], None, positions_BT[:1, :1], RowDropout(None, 0.0), tied, **of_one)
+        lang_11 = None if langs_BT is None else langs_BT[:1, :1]
+        hidden_BTD = module.hidden(ids_BT[:1, :1], None, positions_BT[:1, :1], RowDropout(None, 0.0), tied, langs_BT=lang_11)
         others = (hidden_BTD * 0).sum().float()
     else:
         raise ConfigError(f"contrast: on is {on!r}; allowed: {', '.join(PLACES)}")

@@ -169,3 +169,8 @@ def test_models_without_language_embeddings_are_told_so() -> None:
         with_languages(configuration_of("xlm", SIZE, VOCAB, dropout=0.0, max_length=16), ["en"])
     with pytest.raises(ValueError, match="language_embeddings: xlm-r has none; set architecture: xlm"):
         config(language_embeddings=True)
+    ours = training_module(build_masked_lm(SIZE, VOCAB, seed=0, dropout=0.0, max_length=LENGTH))
+    ids = torch.tensor([[0, 5, 6, 2]])
+    none = ids[0, :0]
+    with pytest.raises(ConfigError, match="language_embeddings: xlm-r has none"):
+        ours(ids, ids > -1, ids + 2, none, none, none.float(), langs_BT=torch.zeros_like(ids))
