@@ -209,9 +209,9 @@ def test_shapes_and_types_are_as_promised_and_static_unless_trimmed() -> None:
     static, trimmed = set(), set()
     for step in range(10):
         for batch in feed().micro_batches(step, 0, 1, 2):
-            assert batch.is_causal is False and batch.within_documents is False
+            assert batch.is_causal is False and batch.within_documents is False and batch.langs_BT is None
             for field in dataclasses.fields(MicroBatch):
-                if field.name not in ("is_causal", "within_documents"):
+                if field.name not in ("is_causal", "within_documents", "langs_BT"):
                     assert getattr(batch, field.name).dtype == wanted.get(field.name, np.int64), field.name
             static.add((batch.input_ids_BT.shape, batch.labels_M.shape))
         for batch in feed(trim=True).micro_batches(step, 0, 1, 2):
@@ -220,6 +220,10 @@ def test_shapes_and_types_are_as_promised_and_static_unless_trimmed() -> None:
             trimmed.add(batch.input_ids_BT.shape)
     assert len(static) == 1
     assert len(trimmed) > 1
+    told = dataclasses.replace(feed(), langs_L2=np.zeros((len(feed().rows), 2), np.int64))
+    assert {(b.langs_BT.dtype, b.langs_BT.shape) for b in told.micro_batches(0, 0, 1, 2) if b.langs_BT is not None} == {
+        (np.dtype(np.int64), (2, LENGTH))
+    }
 
 
 def test_positions_begin_at_two_and_padding_has_position_one() -> None:
