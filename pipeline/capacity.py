@@ -123,7 +123,7 @@ def rank_memory(job: Job) -> Memory:
     if job.offload and not job.on_cpu:
         optimizer = 0
     gradients = FP32 * (parameters if job.zero < 2 else share)
-    communication = _communication(job, parameters, share)
+    communication = _communication(job, share)
     if job.optimizer == "muon":
         communication += min(WAVE_BYTES, FP32 * job.hidden_matrices)
     activations, logits = _activations(job), _logits(job)
@@ -138,9 +138,10 @@ def rank_memory(job: Job) -> Memory:
     return Memory(weights, gradients, optimizer, activations, logits, communication, state + step)
 
 
-def _communication(job: Job, parameters: int, share: int) -> int:
+def _communication(job: Job, share: int) -> int:
     if job.zero == 0:
-        return FP32 * parameters if job.ranks > 1 else 0  # all gradients as one run
+        # Gradients are summed where they lie: no more than the largest one is held twice.
+        return FP32 * job.vocab_size * job.size.hidden if job.ranks > 1 else 0
     # Buckets on their way, and before stage 3 this rank's part of the gradients as one run for the update.
     return 2 * BUCKET_BYTES + (FP32 * share if job.zero < 3 else 0)
 

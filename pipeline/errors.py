@@ -1,7 +1,7 @@
 """What can go wrong, as one tree; each leaf knows the exit code of the command line.
 
     PipelineError                 1
-    ├── ConfigError               2   the file or an override is wrong; nothing was run
+    ├── ConfigError               2   the file or an override is wrong, by itself or for the data and models at hand
     ├── PreflightError            3   the machine or cluster cannot do it; nothing was run
     │   └── MissingSourceError    3   an input is not there, or cannot be had
     ├── StageError                4   a stage failed

@@ -168,11 +168,11 @@ def test_a_killed_rank_is_a_dead_worker_and_the_next_launch_works(cluster: Clust
 @pytest.mark.slow
 @pytest.mark.fault("K10")
 def test_a_stopped_rank_is_found_within_the_deadline_and_killed(cluster: Cluster, tmp_path: Path) -> None:
-    started_at_s = time.monotonic()
     with pytest.raises(WorkerDied) as caught:
         cluster.launch_gang(f"{HERE}:fail", {"folder": str(tmp_path), "rank": 1, "how": "stop"}, workers=2, name="stop", deadline_s=15)
     assert caught.value.reason in ("hung", "crash")
-    assert time.monotonic() - started_at_s < 60
+    stopped_at_s = (tmp_path / "1").stat().st_mtime  # a start takes what the machine takes
+    assert time.time() - stopped_at_s < 60
     assert all_gone(tmp_path)
     assert len(cluster.launch_gang(f"{HERE}:add_up", {"text": ""}, workers=2, name="stop", deadline_s=60)) == 2
 
