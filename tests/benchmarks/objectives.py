@@ -10,7 +10,7 @@
     baselines  unigrams of the language or pair; a guess (nsp, contrast)
 
 Next-sentence prediction is learned within some hundred steps here because the sources differ in style and topic, its known weakness (Lan et al. 2020, ALBERT): whoever tells a tweet from
-news knows half of the answers. On news alone it stays at a guess at this size.
+news knows half of the answers. On the articles of the Declaration alone it stays at a guess at this size.
 
 The last line is JSON: OBJECTIVE_loss, OBJECTIVE_baseline, OBJECTIVE_untrained for each of the five, in nats.
 """
