@@ -17,6 +17,7 @@ from pipeline import manifest as manifests
 from pipeline.config import PipelineConfig, Section, identity_of, missing_environment, parse_section, resolve_path
 from pipeline.document import Document, Location, Problem, fail, read, with_overrides
 from pipeline.errors import ConfigError, IntegrityError
+from pipeline.gang_sizes import undivided
 from pipeline.manifest import Manifest, State
 from pipeline.source_digests import source_digests
 from pipeline.sources import Source
@@ -136,11 +137,24 @@ def build(document: Document, registry: Mapping[str, str]) -> Graph:
     parts = _parts(document, declared if isinstance(declared, dict) else {}, registry, problems)
     instances = [made for part in parts.values() if (made := _instance(document, part, parts, problems)) is not None]
     problems += [problem for instance in instances for problem in _unknown_names(document, instance, instances)]
+    problems += [] if settings is None else _undivided_batches(document, settings, instances)
     if problems or settings is None:
         raise fail(problems)
     ordered = _order(document, instances)
     graph = Graph(settings, languages, tuple(ordered), document, Storage.at("."))
     return replace(graph, storage=Storage.at(resolve_path(settings.storage, graph.base_of(("storage",)))))
+
+
+def _undivided_batches(document: Document, settings: PipelineConfig, instances: Sequence[Instance]) -> list[Problem]:
+    """Trainings whose global batch no allowed number of ranks divides: they would fail behind all data stages."""
+    problems = []
+    for instance in instances:
+        batch = getattr(instance.config, "global_batch", None)
+        refused = None if batch is None else undivided(settings.cluster.workers, batch)
+        if refused is not None:
+            location = ("cluster", "workers")
+            problems.append(Problem(document.place(location), location, f"{instance.name}: {refused}"))
+    return problems
 
 
 @dataclass

@@ -214,7 +214,7 @@ def _training() -> Iterator[Finding]:
         for number in range(torch.cuda.device_count()):
             about = torch.cuda.get_device_properties(number)
             memory = f"{about.total_memory / _GIB:.0f} GiB"
-            yield Finding("ok", f"gpu {number}", f"{about.name}, {memory}, bf16 {torch.cuda.is_bf16_supported()}")
+            yield Finding("ok", f"gpu {number}", f"{about.name}, {memory}, bf16 {torch.cuda.is_bf16_supported(including_emulation=False)}")
         nccl = torch.distributed.is_nccl_available()
         version = ".".join(map(str, torch.cuda.nccl.version())) if nccl else "missing; install a torch with NCCL to use several GPUs"
         yield Finding("ok" if nccl else "warn", "nccl", version)

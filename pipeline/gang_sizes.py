@@ -12,15 +12,13 @@ def world_size(cluster: Cluster, workers: int | tuple[int, int], global_batch: i
     A place is a free one on a node that answers and is not about to be taken away.
 
     Raises:
-        ConfigError: a fixed number does not divide the global batch.
+        ConfigError: no such number divides the global batch.
         PreflightError: fewer places than the minimum.
     """
+    refused = undivided(workers, global_batch)
+    if refused is not None:
+        raise ConfigError(f"cluster.workers: {refused}")
     if isinstance(workers, int) and workers > 0:
-        if global_batch % workers:
-            near = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
-            raise ConfigError(
-                f"cluster.workers: {workers} ranks do not divide a global batch of {global_batch}; possible: {', '.join(map(str, near))}"
-            )
         return workers
     least, most = (1, cluster.workers) if isinstance(workers, int) else workers
     places = min(most, _places(cluster))
@@ -30,6 +28,18 @@ def world_size(cluster: Cluster, workers: int | tuple[int, int], global_batch: i
     raise PreflightError(
         f"cluster.workers: [{least}, {most}] asks for at least {least} ranks that divide {global_batch}; the cluster has places for {places}"
     )
+
+
+def undivided(workers: int | tuple[int, int], global_batch: int) -> str | None:
+    """Why no such number of ranks can share a global batch, whatever the cluster; None where one can."""
+    if workers == 0:
+        return None
+    least, most = (workers, workers) if isinstance(workers, int) else workers
+    near = [n for n in range(1, global_batch + 1) if global_batch % n == 0]
+    if any(least <= n <= most for n in near):
+        return None
+    given = str(workers) if isinstance(workers, int) else f"{least} to {most}"
+    return f"{given} ranks do not divide a global batch of {global_batch}; possible: {', '.join(map(str, near))}"
 
 
 def _places(cluster: Cluster) -> int:

@@ -18,6 +18,9 @@ from ruamel.yaml import YAML
 from pipeline import cli
 from pipeline.config import PipelineConfig, parse_section
 from pipeline.document import read
+from pipeline.gang_sizes import undivided
+from stages.finetune import Config as FinetuneConfig
+from stages.pretrain import Config as PretrainConfig
 
 ROOT = Path(__file__).resolve().parent.parent
 CLUSTERS = ROOT / "clusters"
@@ -100,6 +103,9 @@ def test_each_pipeline_extends_the_one_at_the_top_and_is_sound(path: Path) -> No
     assert problems == []
     assert settings is not None
     assert settings.storage == own["storage"]
+    for stage, default in (("pretrain", PretrainConfig), ("finetune", FinetuneConfig)):
+        batch = (document.data["stages"].get(stage) or {}).get("global_batch", default.model_fields["global_batch"].default)
+        assert undivided(settings.cluster.workers, batch) is None
 
 
 # Ray's launcher

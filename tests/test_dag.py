@@ -91,6 +91,18 @@ def test_all_mistakes_of_a_file_are_told_at_once_each_at_its_place(tmp_path: Pat
     assert 'did you mean "workers"?' in told
 
 
+def test_a_global_batch_that_no_number_of_ranks_divides_is_told_before_anything_runs(tmp_path: Path) -> None:
+    registry = REGISTRY | {"three": "tests.fake_stages.three"}
+    for workers, refused in (("3", True), ("4", False), ("[9, 15]", True), ("[3, 4]", False), ("0", False)):
+        path = write(tmp_path, "  three: {global_batch: 32}\n", f"cluster: {{workers: {workers}}}\n")
+        if not refused:
+            assert dag.load(path, (), registry).instance("three")
+            continue
+        with pytest.raises(ConfigError, match="do not divide a global batch of 32; possible: 1, 2, 4, 8, 16, 32") as caught:
+            dag.load(path, (), registry)
+        assert "pipeline.yaml:4:" in str(caught.value) and "cluster.workers: three: " in str(caught.value)
+
+
 def test_a_mistake_in_an_extended_file_points_into_it(tmp_path: Path) -> None:
     base = tmp_path / "base.yaml"
     base.write_text("stages:\n  one: {min_lenght: 1}\n")

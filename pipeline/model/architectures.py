@@ -31,6 +31,10 @@ from pipeline.model.sizes import ARCHITECTURES, POSITION_OFFSET, ModelSize
 
 BOS_ID, PAD_ID, EOS_ID = 0, 1, 2
 _SPECIAL = {"bos_token_id": BOS_ID, "pad_token_id": PAD_ID, "eos_token_id": EOS_ID}
+_DROPOUTS = (
+    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout", "mlp_dropout",
+)  # fmt: skip
+_DROPOUTS_OF_HEAD = ("classifier_dropout", "summary_first_dropout", "summary_last_dropout")
 LAYER_NORM_EPS = 1e-5  # XLM-R's; the library's default for this class is 1e-12
 
 
@@ -183,3 +187,10 @@ def size_of(config: Any) -> ModelSize:
     return ModelSize(
         config.num_hidden_layers, config.hidden_size, config.num_attention_heads, inner, config.max_position_embeddings, config.vocab_size
     )
+
+
+def set_dropout(config: PreTrainedConfig, dropout: float, *, head: bool = False) -> None:
+    """One probability wherever the configuration of an architecture has one, for hidden states and attention; head: for a classification head too."""
+    for name in _DROPOUTS + (_DROPOUTS_OF_HEAD if head else ()):
+        if hasattr(config, name):
+            setattr(config, name, dropout)

@@ -26,7 +26,7 @@ from transformers import (
 from transformers.utils import logging as transformers_logging
 
 from pipeline.errors import ConfigError, IntegrityError, MissingSourceError
-from pipeline.model.architectures import KINDS, architecture_of, configuration_of
+from pipeline.model.architectures import KINDS, architecture_of, configuration_of, set_dropout
 from pipeline.model.language_embeddings import with_languages
 from pipeline.model.library_lm import LibraryLM
 from pipeline.model.masked_lm import MaskedLM, TrainingLM
@@ -113,9 +113,7 @@ def build_classifier(base_dir: Path, labels: list[str], *, seed: int, dropout: f
         label2id={label: index for index, label in enumerate(labels)},
         problem_type="single_label_classification",
     )
-    for name in ("hidden_dropout_prob", "attention_probs_dropout_prob", "classifier_dropout"):
-        if hasattr(config, name):
-            setattr(config, name, dropout)
+    set_dropout(config, dropout, head=True)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity_error()  # it would report the new head at length; what matters is checked below
     try:

@@ -116,9 +116,15 @@ def encode(
     return x_BTD
 
 
+_GRAPHS = 1024
+"""Of a layer at most: lengths up to 512 in steps of 8, with a mask or none, at all places or some, with a gradient or none."""
+
+
 @cache
 def _compiled() -> Any:
     """A layer that drops nothing, compiled once for all layers of a process: their parameters are arguments of the graph."""
+    # A graph for each length and each way of being called; past torch's limit of 8 it would compute as if not compiled, and a resumed run other steps so than the first.
+    torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit = _GRAPHS
     graph = torch.compile(_undropped, dynamic=False)
 
     def compute(layer: Any, x_BTD: torch.Tensor, sight: torch.Tensor | None, dropout: RowDropout, places_M: torch.Tensor | None) -> Any:

@@ -15,12 +15,8 @@ import torch
 from transformers import AutoConfig, PreTrainedModel
 
 from pipeline.errors import ConfigError, IntegrityError
-from pipeline.model.architectures import BOS_ID, EOS_ID, KINDS, PAD_ID
+from pipeline.model.architectures import BOS_ID, EOS_ID, KINDS, PAD_ID, set_dropout
 from pipeline.model.rows import with_rows
-
-_DROPOUTS = (
-    "hidden_dropout_prob", "attention_probs_dropout_prob", "dropout", "attention_dropout", "embedding_dropout", "mlp_dropout",
-)  # fmt: skip
 
 
 def started_model(
@@ -44,9 +40,7 @@ def started_model(
     if kind is None:
         known = ", ".join(kind.model.config_class.model_type for kind in KINDS.values())
         raise ConfigError(f"pretrain.start: a model of type {config.model_type!r} cannot be trained; known: {known}")
-    for name in _DROPOUTS:
-        if hasattr(config, name):
-            setattr(config, name, dropout)
+    set_dropout(config, dropout)
     attention = "sdpa" if kind._supports_sdpa else "eager"
     model: Any
     model, report = kind.from_pretrained(

@@ -12,6 +12,7 @@ Special strings are found by their usual names: <s> [CLS] <bos>, </s> [SEP] <eos
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -43,6 +44,8 @@ class Imported:
     """The id there of each id here, `<mask>` last; `NONE` where there is none."""
     size_before: int
     """Ids there, so rows of its embedding."""
+    identity: str
+    """sha256 (hex) of which piece each id there is, specials left aside: alike for two files of one vocabulary, a sentencepiece model and a tokenizer.json too."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,10 @@ def imported(path: Path, name: str, languages: Sequence[str] = ()) -> Imported:
     origins += [found.ids[piece] for piece in bytes_there] if byte_fallback else []
     origins += [found.ids[piece] for piece, _ in found.ordinary]
     origins += [found.ids.get(piece, NONE) for piece in controls] + [special(MASK)]
-    return Imported(model, origins, found.size)
+    named = sorted(
+        (found.ids[piece], piece) for piece in (*(bytes_there if byte_fallback else ()), *(piece for piece, _ in found.ordinary))
+    )
+    return Imported(model, origins, found.size, hashlib.sha256(json.dumps(named).encode()).hexdigest())
 
 
 def _sentencepiece(data: bytes, name: str) -> _Found:

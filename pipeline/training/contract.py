@@ -68,8 +68,8 @@ class TrainSettings:
 class Meter:
     """What tells useful work from time."""
 
-    flops: Callable[[str | None, float, float, float], float]
-    """(objective, tokens, Σ length² of texts, weight) of a step over all ranks -> its useful floating-point operations."""
+    flops: Callable[[int, str | None, float, float, float], float]
+    """(number of the phase, objective, tokens, Σ length² of texts, weight) of a step over all ranks -> its useful floating-point operations."""
     peak: float
     """Operations a second that one rank's device computes at most, in the format of training; 0 where that is not known."""
 

@@ -322,7 +322,7 @@ class _Run:
             "fill": float(sums[1] / sums[3]),
             **({"skipped_steps": float(self.feed.skips.count)} if self.feed.skips.count else {}),
             **({} if engine.loss_scale is None else {"loss_scale": engine.loss_scale.value}),
-            **self._rates(objective, sums, weight, seconds),
+            **self._rates(step, objective, sums, weight, seconds),
         }
 
     def _passes(self, step: int, weight: float) -> torch.Tensor:
@@ -353,10 +353,10 @@ class _Run:
             )
         return engine.sum_over_ranks(torch.cat([loss_sum.view(1), torch.from_numpy(seen).to(engine.device)]))
 
-    def _rates(self, objective: str | None, sums: torch.Tensor, weight: float, seconds: float) -> Record:
+    def _rates(self, step: int, objective: str | None, sums: torch.Tensor, weight: float, seconds: float) -> Record:
         if self.meter is None:
             return {}
-        rate = self.meter.flops(objective, float(sums[1]), float(sums[2]), weight) / seconds
+        rate = self.meter.flops(self.feed.phase(step), objective, float(sums[1]), float(sums[2]), weight) / seconds
         return {"flops_per_second": rate, **({"mfu": rate / self.gang.world_size / self.meter.peak} if self.meter.peak else {})}
 
     def _about_rows(self, batch: Any) -> dict[str, torch.Tensor]:

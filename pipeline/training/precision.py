@@ -36,7 +36,7 @@ def resolve_precision(requested: str, device: torch.device | None = None) -> str
         return requested
     kind = device.type if device is not None else ("cuda" if torch.cuda.is_available() else "cpu")
     if kind == "cuda":
-        if torch.cuda.is_bf16_supported():
+        if torch.cuda.is_bf16_supported(including_emulation=False):
             return "bf16"
         if requested == "bf16":
             raise ConfigError("precision: bf16 is asked for and this GPU does not have it; set precision to fp16, fp32 or auto")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pipeline.capacity import Machines
     from pipeline.dag import Graph
 
-VERSION = 3
+VERSION = 4
 LIBRARIES = ("deepspeed", "torch", "transformers")
 GRADE = Grade.TRAINING
 GLOBALS = ("seed",)
@@ -197,7 +197,7 @@ class Config(Section):
     keep: int = outside(2, ge=1)
     """Newest checkpoints kept while training."""
     keep_best: int = outside(0, ge=0)
-    """Checkpoints of the lowest held-out loss kept beside them, of those made at a step that evaluate_every names; they stay after training, in the run's work folder."""
+    """Checkpoints of the lowest held-out loss (of mlm; without it the mean of the objectives') kept beside them, of those made at a step that evaluate_every names; they stay after training, in the run's work folder."""
     keep_every: int = outside(0, ge=0)
     """Checkpoints at each multiple of so many steps kept beside them, also after training; 0 keeps none for that."""
     evaluate_every: int = outside(0, ge=0)

@@ -23,16 +23,16 @@ _SIDE = 1024
 def meter_of(config: Config, size: ModelSize, architecture: str, vocab_size: int, gang: Gang) -> Meter:
     """What counts the operations of this run, and what one rank's device reaches at most."""
     alone = next(iter(parts_of(config)[0].objectives))
-    on_embeddings = {part.on_embeddings for part in parts_of(config)}
+    parts = parts_of(config)
 
-    def flops(objective: str | None, tokens: float, squares: float, weight: float) -> float:
+    def flops(phase: int, objective: str | None, tokens: float, squares: float, weight: float) -> float:
         if (objective or alone) == "nsp":
             return training_flops(size, vocab_size, tokens=tokens, squares=squares, predicted=None, architecture=architecture)
         if (objective or alone) == "contrast":
             # Of the embeddings alone nothing worth counting is computed.
             return (
                 0.0
-                if on_embeddings == {True}
+                if parts[phase].on_embeddings
                 else training_flops(size, vocab_size, tokens=tokens, squares=squares, predicted=None, architecture=architecture)
             )
         return training_flops(size, vocab_size, tokens=tokens, squares=squares, predicted=weight, architecture=architecture)

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.training.packed_rows import PackedRows
+from stages.pretrain.heldout import token_counts
 
 MOST = 1 << 20
 """Tokens of a language that are counted at most: enough for every id that matters, and as fast for a large corpus as for a small one."""
@@ -35,13 +36,8 @@ def log_frequencies(rows: Mapping[str, PackedRows], planned: Mapping[str, int], 
 
 
 def _counts(packed: PackedRows, vocab_size: int) -> npt.NDArray[np.int64]:
-    found, seen = np.zeros(vocab_size, np.int64), 0
-    for shard, start, length in zip(packed.span_shard, packed.span_start, packed.span_length, strict=True):
-        found += np.bincount(packed.shards[shard][int(start) : int(start) + int(length)], minlength=vocab_size)
-        seen += int(length)
-        if seen >= MOST:
-            break
-    return found
+    spans = int(np.searchsorted(np.cumsum(packed.span_length, dtype=np.int64), MOST)) + 1
+    return token_counts(packed, vocab_size, spans)
 
 
 def begin_with(model: Any, log_V: F64) -> None:

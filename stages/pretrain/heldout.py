@@ -103,15 +103,15 @@ def bytes_of_pieces(model: bytes) -> np.ndarray[Any, np.dtype[np.int64]]:
     return sizes
 
 
-def token_counts(rows: PackedRows, vocab_size: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """[V] how often each id stands in the rows.
+def token_counts(rows: PackedRows, vocab_size: int, spans: int | None = None) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[V] how often each id stands in the rows; spans: in the first so many alone.
 
     Raises:
         ValueError: a span outside its shard, or an id outside the vocabulary.
     """
     total = np.zeros(vocab_size, np.int64)
     for number, shard in enumerate(rows.shards):
-        here = np.flatnonzero(rows.span_shard == number)
+        here = np.flatnonzero(rows.span_shard[:spans] == number)
         if not add_counts(np.asarray(shard), rows.span_start[here], rows.span_length[here], total):
             raise ValueError(
                 f"a span lies outside its shard or holds an id above {vocab_size - 1}; packing, tokens and vocabulary do not belong together"

@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 CONFIG, TOKENIZER = "config.json", "tokenizer.json"
 
 
-def check_start(names: list[str], path: str) -> None:
-    """What is found at `pretrain.start.path`.
+def check_start(names: list[str], path: str, *, weights: bool = True) -> None:
+    """What is found at `pretrain.start.path`; weights: must be among it.
 
     Raises:
         MissingSourceError: it is no Hugging Face directory with weights in safetensors.
     """
-    for wanted, is_there in ((CONFIG, CONFIG in names), ("*.safetensors", any(name.endswith(".safetensors") for name in names))):
+    wanted_there = {CONFIG: CONFIG in names, "*.safetensors": not weights or any(name.endswith(".safetensors") for name in names)}
+    for wanted, is_there in wanted_there.items():
         if not is_there:
             raise MissingSourceError(f"pretrain.start.path: {path} has no {wanted}; give the directory of a Hugging Face model")
 
@@ -53,7 +54,9 @@ def model_of(
         )  # fmt: skip
     rows = None
     if argument["rows"] is not None:
-        rows = json.loads(storage.local(argument["rows"]["path"], argument["rows"]["sha256"]).read_text())["rows"]
+        told = json.loads(storage.local(argument["rows"]["path"], argument["rows"]["sha256"]).read_text())
+        _require_its_vocabulary(storage, start, told)
+        rows = told["rows"]
     else:
         pieces = storage.local(argument["vocabulary"]["path"], argument["vocabulary"]["sha256"]).read_bytes()
         _require_same_pieces(storage, start, pieces)
@@ -65,6 +68,27 @@ def model_of(
         found = "no language embeddings" if config.language_embeddings else "language embeddings"
         raise ConfigError(f"pretrain.start: the model has {found}; set language_embeddings: {str(not config.language_embeddings).lower()}")
     return model
+
+
+def _require_its_vocabulary(storage: Storage, start: Mapping[str, Shard], told: Mapping[str, Any]) -> None:
+    """The ids that `rows.json` names are this model's.
+
+    Raises:
+        ConfigError: they are those of another vocabulary.
+    """
+    from pipeline.text.imported import imported
+
+    if TOKENIZER in start:
+        theirs = imported(storage.local(start[TOKENIZER].path, start[TOKENIZER].sha256), TOKENIZER)
+        fits, found = theirs.identity == told["identity"], f"its {TOKENIZER} gives other ids than"
+    else:
+        plain = json.loads(storage.local(start[CONFIG].path, start[CONFIG].sha256).read_text())
+        ids = int(plain.get("vocab_size", plain.get("n_words", 0)))
+        fits, found = ids >= told["size_before"], f"its {CONFIG} has {ids} ids, fewer than the {told['size_before']} of"
+    if not fits:
+        raise ConfigError(
+            f"pretrain.start: {found} the file at vocabulary.start.path; name the {TOKENIZER} in the directory of pretrain.start.path there"
+        )
 
 
 def _require_same_pieces(storage: Storage, start: Mapping[str, Shard], model: bytes) -> None:

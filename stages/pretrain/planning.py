@@ -17,6 +17,7 @@ from pipeline.model.sizes import ARCHITECTURES, ModelSize, named_size
 from pipeline.sources import list_sources, open_source
 from pipeline.storage import without_userinfo
 from stages.pretrain import Config
+from stages.pretrain.models import check_start
 from stages.pretrain.parts import parts_of
 
 if TYPE_CHECKING:
@@ -76,8 +77,9 @@ def _started(path: str, base: Path) -> tuple[ModelSize, str]:
         MissingSourceError: it cannot be read.
         ConfigError: its architecture cannot be trained.
     """
-    (source,) = list_sources(resolve_path(f"{path.rstrip('/')}/config.json", base), {})
-    with open_source(source.url) as stream:
+    found = list_sources(resolve_path(f"{path.rstrip('/')}/config.json", base), {})
+    check_start([source.name.rpartition("/")[2] for source in found], without_userinfo(path), weights=False)
+    with open_source(found[0].url) as stream:
         plain = json.load(stream)
     architecture = {"xlm-roberta": "xlm-r"}.get(plain.get("model_type"), plain.get("model_type"))
     if architecture not in ARCHITECTURES:
@@ -140,6 +142,9 @@ def _time(config: Config, machines: Machines, job: Job) -> Iterator[str]:
         yield "time: on a CPU it is measured, not tabulated; the records of a run have `mfu` and `tokens_per_second`"
         return
     peak = DEVICES[machines.gpu].peak.get(job.precision, 0.0)
+    if not peak:
+        known = ", ".join(sorted(DEVICES[machines.gpu].peak))
+        raise ConfigError(f"pretrain.precision: a {machines.gpu} does not compute in {job.precision}; it has {known}: name one, or auto")
     rate = machines.ranks * peak * machines.mfu
     seconds = flops / rate
     yield (

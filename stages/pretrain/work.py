@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import platform
 from collections.abc import Mapping
 from dataclasses import replace
@@ -210,6 +211,8 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
     others: dict[str, measures.Sums] = {}
     measured_at = -1
     held_out: float | None = None
+    """What the best checkpoints are chosen by."""
+    is_masked = "mlm" in names_of(config)
 
     @cache
     def covered() -> dict[str, int]:
@@ -219,15 +222,19 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         nonlocal final, others, measured_at, held_out
         measured_at = step
         others = measures.measure(trained, config, held, held_pairs, vocab_size, gang.rank, gang.world_size, langs)
-        extra = {f"heldout/{name}/loss": mean_over_languages(by_lang) for name, by_lang in measures.means(others).items() if by_lang}
+        of_each = [(name, mean_over_languages(by_lang)) for name, by_lang in measures.means(others).items() if by_lang]
+        extra = {f"heldout/{name}/loss": loss for name, loss in of_each}
+        if not is_masked and of_each:
+            held_out = math.fsum(loss for _, loss in of_each) / len(of_each)
         if not held:
             return extra
         within = config.attention == "documents"
         final = held_out_loss(trained, held, vocab_size, gang.rank, gang.world_size, within_documents=within, langs=langs)
         by_lang = {lang: nats / count for lang, (nats, count) in final.items() if count}
-        held_out = mean_over_languages(by_lang)
+        masked = mean_over_languages(by_lang)
+        held_out = masked if is_masked else held_out
         return {
-            "heldout/loss": held_out,
+            "heldout/loss": masked,
             **{f"heldout/{lang}": value for lang, value in by_lang.items()},
             **by_byte(final, covered()),
             **extra,
@@ -285,6 +292,7 @@ def train_rank(gang: Any, argument: dict[str, Any]) -> dict[str, Any]:
         "length": length,
         "seed": seed,
         "dropout": config.dropout,
+        "objectives": list(names_of(config)),
         "steps": outcome.steps,
         "tokens": {languages[number]: count for number, count in outcome.tokens_by_language.items()},
         "planned_tokens": planned_tokens(feed, config.steps),

@@ -25,7 +25,7 @@ from pipeline.artifacts import (
 from pipeline.config import Section
 from pipeline.stage import Context, Grade, Input, Output, Slot, Summary
 
-VERSION = 2
+VERSION = 3
 LIBRARIES = ("jinja2",)
 GRADE = Grade.TRAINING
 LEDGERS = True

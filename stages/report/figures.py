@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pipeline.ledger import Ledger
@@ -168,7 +168,7 @@ def pretraining(given: Given) -> Pretraining | None:
         tokens_per_second=tokens / seconds if seconds > 0 else None,
         mfu=_mfu(given.curve),
         rows=rows,
-        objectives=_objectives(held),
+        objectives=_objectives(held, training.get("objectives", ["mlm"])),
     )
 
 
@@ -182,10 +182,10 @@ MEASURES = {
 """Objective -> what its held-out loss is of, and what it is set beside."""
 
 
-def _objectives(held: Mapping[str, Any]) -> list[ObjectiveRow]:
+def _objectives(held: Mapping[str, Any], trained: Collection[str]) -> list[ObjectiveRow]:
     """One row an objective that was trained and has held-out text, masked language modelling first."""
     found = {name: (own["loss"], own["baseline"]) for name, own in held.get("objectives", {}).items()}
-    if held["loss"] and held["language_unigram"]:
+    if "mlm" in trained and held["loss"] and held["language_unigram"]:
         found = {"mlm": (held["loss"], held["language_unigram"])} | found
     rows = []
     for name, (loss, baseline) in found.items():

@@ -21,7 +21,7 @@ from pipeline.config import NonEmpty, Section, outside
 from pipeline.sources import Source
 from pipeline.stage import Context, Grade, Input, ListContext, Output, Slot, Summary
 
-VERSION = 6
+VERSION = 7
 LIBRARIES = ("numba", "pyarrow", "sentencepiece")
 GRADE = Grade.EXACT
 GLOBALS = ("languages", "seed")

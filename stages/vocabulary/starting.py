@@ -2,7 +2,8 @@
 
     start.path -> fetch (`fetching`) -> trace (a unit a partition of the words): ids that come up -> adapt: cut, grown -> vocabulary.model, rows.json
 
-`rows.json`: `{"size_before": ids there, "rows": [[old ids of id 0], …]}`; the new row of an embedding is the mean of those (`pipeline.model.rows`).
+`rows.json`: `{"size_before": ids there, "identity": of the pieces there, "rows": [[old ids of id 0], …]}`; the new row of an embedding is the mean of those
+(`pipeline.model.rows`), and only of a model whose tokenizer has that identity (`pipeline.text.imported`).
 
 New pieces are learned from the corpus alone, as many as are asked for and twice more, and set behind the old. Of them those are taken that come up most early in the
 order they were learned in and that the grown vocabulary uses on the corpus at all: where old merges always cut across a new piece it would never be used.
@@ -100,7 +101,7 @@ def adapt(task: Task) -> None:
     with task.file("start.model") as path:  # the old vocabulary in this layout, for the card
         path.write_bytes(old.model)
     with task.file(ROWS_FILE) as path:
-        path.write_bytes(canonical({"size_before": old.size_before, "rows": found}))
+        path.write_bytes(canonical({"size_before": old.size_before, "identity": old.identity, "rows": found}))
 
 
 def _grown(task: Task, model: bytes, settings: Mapping[str, Any]) -> tuple[bytes, list[int]]:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from pipeline.capacity import Job
 from pipeline.errors import ConfigError
 from pipeline.model.architectures import KINDS, configuration_of, size_of
-from pipeline.model.build import build_masked_lm, training_module
+from pipeline.model.build import build_classifier, build_masked_lm, training_module
 from pipeline.model.documents import Within
 from pipeline.model.library_lm import LibraryLM
 from pipeline.model.sizes import ARCHITECTURES, ModelSize, count_parameters
@@ -154,3 +154,12 @@ def test_a_start_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     ).save_pretrained(tmp_path / "b")
     with pytest.raises(ConfigError, match="of type 'bert' cannot be trained; known: xlm-roberta"):
         started_model(tmp_path / "b", 32, rows=None, dropout=0.0, max_length=8)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_classifier_drops_what_its_fine_tuning_says_whatever_was_dropped_before(architecture: str, tmp_path: Path) -> None:
+    model(architecture).save_pretrained(tmp_path)
+    built: Any = build_classifier(tmp_path, ["yes", "no"], seed=0, dropout=0.25)
+    assert {part.p for part in built.modules() if isinstance(part, torch.nn.Dropout)} <= {0.25}
+    wanted = {name for name in vars(built.config) if "dropout" in name}
+    assert wanted and {getattr(built.config, name) for name in wanted} == {0.25}

@@ -108,6 +108,17 @@ def test_a_hugging_face_tokenizer_that_was_exported_comes_back_with_its_ids(mode
     found = imported(tmp_path / "tokenizer.json", "tokenizer.json")
     ours = Tokenizer(found.model)
     assert found.size_before == old.size and found.origins[-1] == old.mask_id
+    (tmp_path / "spm.model").write_bytes(model)
+    assert imported(tmp_path / "spm.model", "spm.model").identity == found.identity, "the same pieces at the same ids"
+    other = json.loads((tmp_path / "tokenizer.json").read_text())
+    vocab = other["model"]["vocab"]
+    if isinstance(vocab, dict):
+        one, two = [piece for piece in vocab if piece not in {entry["content"] for entry in other["added_tokens"]}][-2:]
+        vocab[one], vocab[two] = vocab[two], vocab[one]
+    else:
+        vocab[300], vocab[301] = vocab[301], vocab[300]
+    (tmp_path / "other.json").write_text(json.dumps(other))
+    assert imported(tmp_path / "other.json", "other.json").identity != found.identity
     lines = [*TEXTS, *map(normalise, HORRIBLE)]
     assert [[found.origins[index] for index in ids] for ids in ours.encode(lines)] == [ids.tolist() for ids in old.encode(lines)]
 

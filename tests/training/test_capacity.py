@@ -18,6 +18,8 @@ from pipeline.training.contract import Meter, Record
 from pipeline.training.engine import Alone
 from pipeline.training.loop import train
 from pipeline.training.objectives.masked import masked_count
+from stages.pretrain import Config
+from stages.pretrain.effort import meter_of
 from tests.end_to_end import inside
 from tests.training.cases import TinyFeed, masked_lm_loss, settings, tiny_module
 from tests.training.harness import run_gang
@@ -47,11 +49,11 @@ def test_operations_are_those_that_torch_counts_in_the_librarys_forward_pass() -
 
 def test_records_tell_useful_work_by_tokens_that_are_real() -> None:
     records: list[Record] = []
-    given: list[tuple[str | None, float, float, float]] = []
+    given: list[tuple[int, str | None, float, float, float]] = []
 
     def flops(*step: Any) -> float:
         given.append(step)
-        return 1e6 * step[1]
+        return 1e6 * step[2]
 
     train(
         settings(steps=2), tiny_module(), TinyFeed(), masked_lm_loss, Alone(), resume_from=None, save=lambda *_: None, watch=records.extend,
@@ -59,7 +61,7 @@ def test_records_tell_useful_work_by_tokens_that_are_real() -> None:
     )  # fmt: skip
     for step, record in enumerate(records):
         lengths = [TinyFeed().row(step, sample)[1] for sample in range(8)]
-        assert given[step] == (None, sum(lengths), sum(n * n for n in lengths), TinyFeed().weight(step))
+        assert given[step] == (0, None, sum(lengths), sum(n * n for n in lengths), TinyFeed().weight(step))
         assert record["flops_per_second"] == pytest.approx(1e6 * sum(lengths) / record["seconds"])
         assert record["mfu"] == pytest.approx(record["flops_per_second"] / 4e9)
         assert record["fill"] == pytest.approx(sum(lengths) / 80)
@@ -115,6 +117,10 @@ def test_the_plan_of_a_file_says_what_it_needs_and_creates_nothing(tmp_path: Pat
         "stages.pretrain.micro_batch=64",
     )
     assert "does not fit" in small.out and "fp32" in small.out
+    missing = cli("plan", TOP, "pretrain", "--capacity", f"stages.pretrain.start.path={tmp_path}")
+    assert missing.code == 3 and f"{tmp_path} has no config.json" in missing.text
+    emulated = cli("plan", TOP, "--capacity", "--gpu", "v100-32gb", "--gpus", "1", "stages.pretrain.precision=bf16")
+    assert emulated.code == 2 and "a v100-32gb does not compute in bf16; it has fp16, fp32" in emulated.text
     for wrong, said in ((("--gpu", "h1000"), "--gpu 'h1000' is not known; known: b200"), (("--nodes", "3"), "24 ranks do not divide")):
         refused = cli("plan", TOP, "--capacity", *wrong)
         assert refused.code == 2 and said in refused.text
@@ -136,3 +142,9 @@ def test_muon_is_planned_with_one_moment_of_the_layers_matrices() -> None:
     for zero, share in ((0, 1), (1, 2), (3, 2)):
         adamw, muon = (rank_memory(Job(size, VOCAB, zero=zero, optimizer=name, **common)).optimizer for name in ("adamw", "muon"))
         assert adamw - muon == 4 * matrices // share
+
+
+def test_operations_of_a_phase_on_the_embeddings_are_not_those_of_the_encoder() -> None:
+    phases = ({"share": 0.5, "contrast_on": "embeddings"}, {"share": 0.5})
+    meter = meter_of(Config(steps=4, objectives={"contrast": 1.0}, phases=phases), ModelSize(2, 32, 2, 64, 66, None), "xlm-r", 500, Alone())
+    assert meter.flops(0, None, 100.0, 1000.0, 8.0) == 0 < meter.flops(1, None, 100.0, 1000.0, 8.0)

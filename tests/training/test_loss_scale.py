@@ -108,7 +108,7 @@ def test_a_cpu_without_float16_is_told_before_training(monkeypatch: pytest.Monke
 
 def test_float16_is_taken_where_asked_for_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_precision("fp16", torch.device("cpu")) == "fp16"
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation)
     assert resolve_precision("auto", torch.device("cuda")) == "fp32"
     with pytest.raises(ConfigError, match="set precision to fp16, fp32 or auto"):
         resolve_precision("bf16", torch.device("cuda"))

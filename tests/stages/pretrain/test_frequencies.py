@@ -50,3 +50,11 @@ def test_a_new_model_predicts_the_unigram_before_it_has_learnt_anything() -> Non
     bare = build_masked_lm(SIZE.__class__(2, 16, 2, 24, 514, None), VOCAB, seed=1, dropout=0.0, max_length=24, architecture="eurobert")
     frequencies.begin_with(bare, np.zeros(VOCAB))  # it has no bias, and none is made
     assert bare.get_output_embeddings().bias is None
+
+
+def test_the_head_of_a_language_is_whole_spans_up_to_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = texts()["en"]
+    ends = np.cumsum(rows.span_length, dtype=np.int64)
+    for most in (int(ends[0]), int(ends[0]) + 1, int(ends[2]), int(ends[-1]) + 5):
+        monkeypatch.setattr(frequencies, "MOST", most)
+        assert frequencies._counts(rows, VOCAB).sum() == ends[min(int((ends < most).sum()), len(ends) - 1)]

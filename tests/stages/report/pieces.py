@@ -63,6 +63,7 @@ class Maker:
         self.storage = Storage.at(str(root), "test")
         self.storage.prepare()
         self.inputs: dict[str, Input] = {}
+        self.objectives = ["mlm", "tlm"]
 
     def add(
         self, slot: str, stage: str, *, output: str = "", ledgers: dict[str, Ledger] | None = None, counts: dict[str, Any] | None = None,
@@ -140,7 +141,11 @@ class Maker:
         self.add(
             "checkpoint", "pretrain",
             counts={"heldout": held, "tokens": {"am": 100, "en": 300, "fr": 200}, "training": {"world_size": 2, "precision": "fp32"}},
-            files={"training.json": {"model": "mini", "parameters": 1_234_567, "steps": 2, "length": 32, "planned_tokens": {"am": 80, "en": 300}}},
+            files={
+                "training.json": {
+                    "model": "mini", "parameters": 1_234_567, "objectives": self.objectives, "steps": 2, "length": 32, "planned_tokens": {"am": 80, "en": 300},
+                },
+            },
             evidence={"curve.json": canonical(curve), "loss.svg": SVG, "throughput.svg": SVG}, warnings=("train longer",),
         )  # fmt: skip
         self.add(

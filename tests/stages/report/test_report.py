@@ -129,6 +129,15 @@ def test_every_objective_stands_beside_its_baseline(whole: Maker) -> None:
     assert "hidden tokens of translation pairs" in page and "1 of 2" in page
 
 
+def test_masked_words_of_a_run_that_never_hid_any_have_no_row_among_its_objectives(whole: Maker) -> None:
+    made = figures_of(whole).pretraining
+    assert made is not None and "mlm" in [row.name for row in made.objectives]
+    whole.objectives = ["tlm"]
+    whole.training()
+    made = figures_of(whole).pretraining
+    assert made is not None and [row.name for row in made.objectives] == ["tlm"]
+
+
 def test_packing_fill_is_summed_by_split(whole: Maker) -> None:
     train, held = figures_of(whole).packing
     assert (train.split, train.documents, train.rows, train.tokens, train.filled, train.places) == ("train", 19, 12, 350, 381, 384)
